@@ -1,0 +1,54 @@
+# make demo   the story: payments that survive kill -9 of the leading replica (KEEP=1 leaves everything running)
+# make test   all tests, on a fresh Debian machine too
+# make bench  figures, optimised, on a machine that should have nothing else to do (JSON=file keeps them)
+# make lint   format, clippy, dependencies
+
+CARGO ?= cargo
+SCRIPTS := deploy/local/scripts
+NEXTEST := $(shell command -v cargo-nextest)
+
+.PHONY: help system bitcoind build demo test bench lint clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+# Debian packages, where any is missing.
+system:
+	@$(SCRIPTS)/system.sh
+
+# A bitcoind: from PATH, or built once into the user's cache directory.
+bitcoind: system
+	@$(SCRIPTS)/bitcoind.sh >/dev/null
+
+build: system
+	$(CARGO) build --workspace --bins
+
+demo: bitcoind build
+	@$(CARGO) run --quiet --package holdfast-local --bin holdfast-demo -- $(if $(KEEP),--keep)
+
+# Programs and tests are built in one go: the tests run the programs that lie beside them.
+test: bitcoind
+	$(CARGO) build --workspace --all-targets
+ifdef NEXTEST
+	$(CARGO) nextest run --workspace
+	$(CARGO) test --workspace --doc
+else
+	$(CARGO) test --workspace
+endif
+
+# No part of the tests: it measures and asserts nothing.
+bench: bitcoind
+	$(CARGO) build --release --workspace --bins
+	@$(CARGO) run --release --quiet --package holdfast-local --bin holdfast-bench -- $(if $(JSON),--json $(abspath $(JSON)))
+	@echo 'Durable signatures of counterparty commitments over mutual TLS'
+	@$(CARGO) bench --quiet --package holdfast-signer --bench signatures
+
+lint: system
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	$(SCRIPTS)/cargo-deny.sh
+	@echo 'one TLS stack in what runs in earnest: ring comes with the independent node of the tests only'
+	@! $(CARGO) tree --quiet --locked --package holdfast-node --package holdfast-signer --edges normal --invert ring 2>/dev/null | grep .
+
+clean:
+	$(CARGO) clean

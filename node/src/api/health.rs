@@ -1,0 +1,129 @@
+//! Health and metrics over plain HTTP, for load balancers and monitoring.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, time};
+
+use super::{Backend, Metrics};
+
+/// Serves until `shutdown` is done.
+///
+/// - `/livez`: 200 while the process runs its event loop.
+/// - `/readyz`: 200 when this replica leads or could; else 503 and one line per part that is away.
+/// - `/leader`: 200 only on the leader; else 503.
+/// - `/metrics`: what [`Metrics`] holds.
+pub async fn serve_health(
+    backend: Arc<dyn Backend>,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/leader", get(leader))
+        .route("/metrics", get(render))
+        .with_state((backend, metrics));
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+type Shared = State<(Arc<dyn Backend>, Arc<Metrics>)>;
+
+async fn readyz(State((backend, _)): Shared) -> Response {
+    match backend.readiness() {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(away) => (StatusCode::SERVICE_UNAVAILABLE, away.join("\n") + "\n").into_response(),
+    }
+}
+
+async fn leader(State((backend, _)): Shared) -> Response {
+    match backend.leading() {
+        Some(_) => (StatusCode::OK, "leading\n").into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "standing by\n").into_response(),
+    }
+}
+
+/// Monitoring must answer when the database does not.
+const INFO_DEADLINE: Duration = Duration::from_secs(1);
+
+async fn render(State((backend, metrics)): Shared) -> Response {
+    let info = time::timeout(INFO_DEADLINE, backend.info()).await.ok().and_then(Result::ok);
+    metrics.observe(backend.leading().is_some(), backend.readiness().is_ok(), info.as_ref());
+    match metrics.render() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::oneshot,
+    };
+
+    use super::{super::testing::Fake, *};
+
+    struct Server {
+        address: std::net::SocketAddr,
+        _stop: oneshot::Sender<()>,
+    }
+
+    impl Server {
+        async fn start(backend: Fake) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let metrics = Arc::new(Metrics::new());
+            tokio::spawn(serve_health(Arc::new(backend), metrics, listener, async { drop(stopped.await) }));
+            Self { address, _stop: stop }
+        }
+
+        async fn get(&self, path: &str) -> (u16, String) {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_leader_is_the_leader_and_both_are_ready() {
+        let leader = Server::start(Fake::leading()).await;
+        let standby = Server::start(Fake::standing_by("b", "10.0.0.2:9736")).await;
+        assert_eq!(leader.get("/leader").await.0, 200);
+        assert_eq!(standby.get("/leader").await.0, 503);
+        for server in [&leader, &standby] {
+            assert_eq!(server.get("/livez").await.0, 200);
+            assert_eq!(server.get("/readyz").await.0, 200);
+        }
+        assert!(leader.get("/metrics").await.1.contains("\nholdfast_leading 1\n"));
+        let (code, text) = standby.get("/metrics").await;
+        assert_eq!(code, 200);
+        for line in ["holdfast_leading 0", "holdfast_ready 1", "holdfast_term 7"] {
+            assert!(text.contains(&format!("\n{line}\n")), "{text}");
+        }
+        assert_eq!(standby.get("/").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_is_not_ready_says_what_is_away() {
+        let server = Server::start(Fake { away: vec!["signer: no answer".into()], ..Fake::leading() }).await;
+        assert_eq!(server.get("/readyz").await, (503, "signer: no answer\n".into()));
+        assert_eq!(server.get("/livez").await.0, 200);
+    }
+}

@@ -1,0 +1,66 @@
+//! What operators, load balancers and monitoring see of a replica.
+//!
+//! - [`serve`]: `holdfast.node.v1` over mutual TLS. Operators may call everything; a replica may ask who leads.
+//! - [`serve_health`]: `/livez`, `/readyz`, `/leader` and `/metrics` over plain HTTP.
+//!
+//! Both stand on [`Backend`], which the replica implements, and [`NodeOps`], which its Lightning node does while it
+//! leads. This module knows neither LDK nor Postgres.
+
+mod health;
+mod metrics;
+mod service;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use holdfast_proto::{error::Error, node::v1};
+
+pub use health::serve_health;
+pub use metrics::Metrics;
+pub use service::serve;
+
+/// A replica, leading or not.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The node, while this replica leads. Asked anew for each call, so a replica that loses the lead simply returns
+    /// `None` from then on.
+    fn leading(&self) -> Option<Arc<dyn NodeOps>>;
+
+    /// Why the replica could not take the lead, or serve it, right now: one line per part that is away (Postgres, signer,
+    /// bitcoind). `Ok` makes it ready; a standby is ready.
+    fn readiness(&self) -> Result<(), Vec<String>>;
+
+    /// What [`NodeOps`] knows when leading; else replica, network, alias, version, term, and nothing of the node.
+    async fn info(&self) -> Result<v1::GetInfoResponse, Error>;
+
+    /// Who leads as far as the database knows, with the latest takeovers.
+    async fn leader(&self) -> Result<v1::GetLeaderResponse, Error>;
+
+    /// Finishes what is in flight, commits, lets another lead; returns when this replica no longer leads.
+    /// Called only while [`Backend::leading`] is `Some`.
+    async fn handover(&self) -> Result<v1::HandoverResponse, Error>;
+
+    /// One payment from the database; if there is one in each direction (a payment to ourselves), the outbound one.
+    async fn payment(&self, payment_hash: [u8; 32]) -> Result<Option<v1::Payment>, Error>;
+
+    /// Newest first; at most `limit` of those made before sequence number `before`.
+    async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Payment>, Error>;
+}
+
+/// What only the leader can do. Each call returns after the commit of what it did (P2).
+#[async_trait]
+pub trait NodeOps: Send + Sync + 'static {
+    async fn new_address(&self) -> Result<v1::NewAddressResponse, Error>;
+    async fn balance(&self) -> Result<v1::GetBalanceResponse, Error>;
+    async fn connect_peer(&self, request: v1::ConnectPeerRequest) -> Result<v1::ConnectPeerResponse, Error>;
+    async fn disconnect_peer(&self, request: v1::DisconnectPeerRequest) -> Result<v1::DisconnectPeerResponse, Error>;
+    async fn list_peers(&self) -> Result<v1::ListPeersResponse, Error>;
+    async fn open_channel(&self, request: v1::OpenChannelRequest) -> Result<v1::OpenChannelResponse, Error>;
+    async fn close_channel(&self, request: v1::CloseChannelRequest) -> Result<v1::CloseChannelResponse, Error>;
+    async fn list_channels(&self) -> Result<v1::ListChannelsResponse, Error>;
+    async fn create_invoice(&self, request: v1::CreateInvoiceRequest) -> Result<v1::CreateInvoiceResponse, Error>;
+    async fn pay_invoice(&self, request: v1::PayInvoiceRequest) -> Result<v1::Payment, Error>;
+    async fn send_keysend(&self, request: v1::SendKeysendRequest) -> Result<v1::Payment, Error>;
+}

@@ -1,0 +1,306 @@
+//! `holdfast.node.v1` over gRPC: who calls, may he, who can answer; then one line for each call.
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use holdfast_proto::{
+    error::Error,
+    identity::Role,
+    node::v1::{
+        self,
+        node_server::{Node, NodeServer},
+    },
+    tls::{self, Credentials},
+};
+use tokio::net::TcpListener;
+use tonic::{Request, Response, Status};
+
+use super::{Backend, Metrics, NodeOps};
+
+/// Serves until `shutdown` is done, and then until the calls in flight have been answered.
+pub async fn serve(
+    backend: Arc<dyn Backend>,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    credentials: Credentials,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let replica = credentials.identity().name.clone();
+    tls::server()
+        .add_service(NodeServer::new(Service { backend, metrics, replica }))
+        .serve_with_incoming_shutdown(tls::incoming(listener, credentials), shutdown)
+        .await
+}
+
+struct Service {
+    backend: Arc<dyn Backend>,
+    metrics: Arc<Metrics>,
+    /// Our own name.
+    replica: String,
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Operators,
+    OperatorsAndReplicas,
+}
+
+impl Service {
+    /// Checks the caller, answers, counts, and logs what was refused or went wrong.
+    async fn answer<Q, A, F>(
+        &self,
+        method: &'static str,
+        open: Open,
+        request: Request<Q>,
+        answer: impl FnOnce(Q) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, Error>>,
+    {
+        let started = Instant::now();
+        let caller = tls::peer_identity(&request).and_then(|caller| match (caller.role, open) {
+            (Role::Operator, _) | (Role::Replica, Open::OperatorsAndReplicas) => Ok(caller),
+            (role, _) => Err(Error::refused("identity", format!("{method} is not open to a {role}"))),
+        });
+        let (caller, result) = match caller {
+            Ok(caller) => (caller.to_string(), answer(request.into_inner()).await),
+            Err(error) => (String::new(), Err(error)),
+        };
+        self.metrics.answered(method, &result, started.elapsed());
+        match result {
+            Ok(answer) => {
+                tracing::debug!(method, caller, "answered");
+                Ok(Response::new(answer))
+            }
+            Err(error) => {
+                tracing::info!(method, caller, %error, "did not do what an operator asked");
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The node if this replica leads; else an error that says where to ask.
+    async fn node(&self) -> Result<Arc<dyn NodeOps>, Error> {
+        if let Some(node) = self.backend.leading() {
+            return Ok(node);
+        }
+        let us = &self.replica;
+        Err(Error::unavailable(match self.backend.leader().await {
+            Ok(leader) if leader.is_this_replica => format!("replica {us} has the lead, and its node is starting"),
+            Ok(leader) if !leader.leader.is_empty() => {
+                format!("replica {us} stands by: {} leads, its API is at {}", leader.leader, leader.api_address)
+            }
+            Ok(_) => format!("replica {us} stands by, and no replica leads"),
+            Err(why) => format!("replica {us} stands by, and cannot tell who leads: {why}"),
+        }))
+    }
+}
+
+/// Calls that go to the leader's node as they are.
+macro_rules! leader_only {
+    ($service:ident, $request:ident, $name:literal, |$node:ident| $call:expr) => {
+        $service.answer($name, Open::Operators, $request, |_| async {
+            let $node = $service.node().await?;
+            $call.await
+        })
+    };
+    ($service:ident, $request:ident, $name:literal, |$node:ident, $body:ident| $call:expr) => {
+        $service.answer($name, Open::Operators, $request, |$body| async {
+            let $node = $service.node().await?;
+            $call.await
+        })
+    };
+}
+
+#[tonic::async_trait]
+impl Node for Service {
+    async fn get_info(&self, r: Request<v1::GetInfoRequest>) -> Result<Response<v1::GetInfoResponse>, Status> {
+        self.answer("GetInfo", Open::OperatorsAndReplicas, r, |_| self.backend.info()).await
+    }
+
+    async fn get_leader(&self, r: Request<v1::GetLeaderRequest>) -> Result<Response<v1::GetLeaderResponse>, Status> {
+        self.answer("GetLeader", Open::OperatorsAndReplicas, r, |_| self.backend.leader()).await
+    }
+
+    async fn handover(&self, r: Request<v1::HandoverRequest>) -> Result<Response<v1::HandoverResponse>, Status> {
+        self.answer("Handover", Open::Operators, r, |_| async {
+            self.node().await?;
+            self.backend.handover().await
+        })
+        .await
+    }
+
+    async fn new_address(&self, r: Request<v1::NewAddressRequest>) -> Result<Response<v1::NewAddressResponse>, Status> {
+        leader_only!(self, r, "NewAddress", |node| node.new_address()).await
+    }
+
+    async fn get_balance(&self, r: Request<v1::GetBalanceRequest>) -> Result<Response<v1::GetBalanceResponse>, Status> {
+        leader_only!(self, r, "GetBalance", |node| node.balance()).await
+    }
+
+    async fn connect_peer(
+        &self,
+        r: Request<v1::ConnectPeerRequest>,
+    ) -> Result<Response<v1::ConnectPeerResponse>, Status> {
+        leader_only!(self, r, "ConnectPeer", |node, q| node.connect_peer(q)).await
+    }
+
+    async fn disconnect_peer(
+        &self,
+        r: Request<v1::DisconnectPeerRequest>,
+    ) -> Result<Response<v1::DisconnectPeerResponse>, Status> {
+        leader_only!(self, r, "DisconnectPeer", |node, q| node.disconnect_peer(q)).await
+    }
+
+    async fn list_peers(&self, r: Request<v1::ListPeersRequest>) -> Result<Response<v1::ListPeersResponse>, Status> {
+        leader_only!(self, r, "ListPeers", |node| node.list_peers()).await
+    }
+
+    async fn open_channel(
+        &self,
+        r: Request<v1::OpenChannelRequest>,
+    ) -> Result<Response<v1::OpenChannelResponse>, Status> {
+        leader_only!(self, r, "OpenChannel", |node, q| node.open_channel(q)).await
+    }
+
+    async fn close_channel(
+        &self,
+        r: Request<v1::CloseChannelRequest>,
+    ) -> Result<Response<v1::CloseChannelResponse>, Status> {
+        leader_only!(self, r, "CloseChannel", |node, q| node.close_channel(q)).await
+    }
+
+    async fn list_channels(
+        &self,
+        r: Request<v1::ListChannelsRequest>,
+    ) -> Result<Response<v1::ListChannelsResponse>, Status> {
+        leader_only!(self, r, "ListChannels", |node| node.list_channels()).await
+    }
+
+    async fn create_invoice(
+        &self,
+        r: Request<v1::CreateInvoiceRequest>,
+    ) -> Result<Response<v1::CreateInvoiceResponse>, Status> {
+        leader_only!(self, r, "CreateInvoice", |node, q| node.create_invoice(q)).await
+    }
+
+    async fn pay_invoice(&self, r: Request<v1::PayInvoiceRequest>) -> Result<Response<v1::Payment>, Status> {
+        leader_only!(self, r, "PayInvoice", |node, q| node.pay_invoice(q)).await
+    }
+
+    async fn send_keysend(&self, r: Request<v1::SendKeysendRequest>) -> Result<Response<v1::Payment>, Status> {
+        leader_only!(self, r, "SendKeysend", |node, q| node.send_keysend(q)).await
+    }
+
+    async fn get_payment(&self, r: Request<v1::GetPaymentRequest>) -> Result<Response<v1::Payment>, Status> {
+        self.answer("GetPayment", Open::Operators, r, |q| async move {
+            let hash = payment_hash(&q.payment_hash)?;
+            let found = self.backend.payment(hash).await?;
+            found.ok_or_else(|| Error::misuse("payment_hash", format!("no payment has the hash {}", q.payment_hash)))
+        })
+        .await
+    }
+
+    async fn list_payments(
+        &self,
+        r: Request<v1::ListPaymentsRequest>,
+    ) -> Result<Response<v1::ListPaymentsResponse>, Status> {
+        self.answer("ListPayments", Open::Operators, r, |q| async move {
+            let limit = match q.limit {
+                0 => PAYMENTS_UNLESS_TOLD,
+                more => more.min(PAYMENTS_AT_ONCE),
+            };
+            Ok(v1::ListPaymentsResponse { payments: self.backend.payments(limit, q.before).await? })
+        })
+        .await
+    }
+}
+
+const PAYMENTS_UNLESS_TOLD: u32 = 100;
+/// Keeps an answer below gRPC's limit of 4 MB; a caller pages on with `before`.
+const PAYMENTS_AT_ONCE: u32 = 1000;
+
+fn payment_hash(hex: &str) -> Result<[u8; 32], Error> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(hex, &mut hash).map_err(|_| Error::misuse("payment_hash", "is not 64 hex digits"))?;
+    Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::node::v1::node_client::NodeClient;
+
+    use super::{super::testing::Fixture, *};
+
+    #[tokio::test]
+    async fn an_operator_may_do_everything_and_a_replica_may_ask_who_leads() {
+        let fixture = Fixture::leading().await;
+        let mut operator = fixture.client(Role::Operator).await;
+        assert_eq!(operator.new_address(v1::NewAddressRequest {}).await.unwrap().into_inner().address, "bcrt1qfake");
+        assert!(operator.handover(v1::HandoverRequest {}).await.is_ok());
+
+        for role in [Role::Replica, Role::Front, Role::Signer] {
+            let mut client = fixture.client(role).await;
+            assert_eq!(client.get_leader(v1::GetLeaderRequest {}).await.is_ok(), role == Role::Replica);
+            assert_eq!(client.get_info(v1::GetInfoRequest {}).await.is_ok(), role == Role::Replica);
+            for status in [
+                client.handover(v1::HandoverRequest {}).await.map(drop).unwrap_err(),
+                client.new_address(v1::NewAddressRequest {}).await.map(drop).unwrap_err(),
+                client.list_payments(v1::ListPaymentsRequest::default()).await.map(drop).unwrap_err(),
+                client.pay_invoice(v1::PayInvoiceRequest::default()).await.map(drop).unwrap_err(),
+            ] {
+                assert_eq!(status.code(), tonic::Code::PermissionDenied);
+                assert!(matches!(Error::from(status), Error::Refused { rule, .. } if rule == "identity"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_standby_says_where_the_leader_is() {
+        let fixture = Fixture::standing_by("b", "10.0.0.2:9736").await;
+        let mut operator = fixture.client(Role::Operator).await;
+        for status in [
+            operator.new_address(v1::NewAddressRequest {}).await.map(drop).unwrap_err(),
+            operator.handover(v1::HandoverRequest {}).await.map(drop).unwrap_err(),
+        ] {
+            let Error::Unavailable { what, .. } = Error::from(status) else { panic!("not unavailable") };
+            assert!(what.contains("b leads") && what.contains("10.0.0.2:9736"), "{what}");
+        }
+        // What the database knows, a standby knows.
+        assert!(operator.list_payments(v1::ListPaymentsRequest::default()).await.is_ok());
+        assert!(!operator.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner().is_leader);
+    }
+
+    #[tokio::test]
+    async fn payments_are_found_paged_and_bounded() {
+        let fixture = Fixture::leading().await;
+        let mut operator = fixture.client(Role::Operator).await;
+        let all = operator.list_payments(v1::ListPaymentsRequest { limit: u32::MAX, before: None }).await.unwrap();
+        assert_eq!(all.into_inner().payments.len(), 3);
+        let page = operator.list_payments(v1::ListPaymentsRequest { limit: 1, before: Some(3) }).await.unwrap();
+        assert_eq!(page.into_inner().payments[0].sequence, 2);
+        let hash = hex::encode([2; 32]);
+        let one = operator.get_payment(v1::GetPaymentRequest { payment_hash: hash }).await.unwrap();
+        assert_eq!(one.into_inner().sequence, 2);
+        for hash in ["", "zz", &hex::encode([9; 32])] {
+            let status = operator.get_payment(v1::GetPaymentRequest { payment_hash: hash.into() }).await.unwrap_err();
+            assert!(matches!(Error::from(status), Error::Misuse { field, .. } if field == "payment_hash"), "{hash}");
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_by_outcome() {
+        let fixture = Fixture::leading().await;
+        let mut operator: NodeClient<_> = fixture.client(Role::Operator).await;
+        operator.list_peers(v1::ListPeersRequest {}).await.unwrap();
+        let bad = v1::GetPaymentRequest { payment_hash: String::new() };
+        operator.get_payment(bad).await.unwrap_err();
+        let text = fixture.metrics.render().unwrap();
+        for line in [
+            "holdfast_api_requests_total{method=\"ListPeers\",outcome=\"ok\"} 1",
+            "holdfast_api_requests_total{method=\"GetPayment\",outcome=\"misuse\"} 1",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The on-chain wallet: it watches, chooses coins and builds; the signer signs.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bdk_wallet::{KeychainKind, SignOptions, Update, chain::BlockId};
+use bitcoin::{
+    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, WPubkeyHash,
+    absolute::LockTime, hashes::Hash,
+};
+use lightning::{
+    chain::{BestBlock, Listen},
+    events::bump_transaction::Utxo,
+};
+
+use super::journal::{Journal, JournalError, Kv};
+use crate::store::KvKey;
+
+/// The wallet of the node. Every change to it is pushed onto the commit buffer before the call returns.
+pub struct Wallet {
+    inner: Mutex<Inner>,
+    kv: Arc<Kv>,
+}
+
+struct Inner {
+    wallet: bdk_wallet::Wallet,
+    journal: Journal,
+    /// Coins in transactions that raise the fee of another. Such a transaction is replaced by a better one that spends
+    /// the same coins, so they stay available for that, and for nothing else.
+    bumping: HashSet<OutPoint>,
+}
+
+/// What the wallet holds, in satoshi.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    pub confirmed_sat: u64,
+    /// Received or change, not yet in a block.
+    pub pending_sat: u64,
+    /// What coin selection may use now: confirmed coins and own change, none of it promised to a channel.
+    pub spendable_sat: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the signer's descriptors do not make a wallet: {0}")]
+    Descriptor(#[from] bdk_wallet::descriptor::DescriptorError),
+    #[error("the recorded wallet is not the signer's: {0}")]
+    Load(#[from] Box<bdk_wallet::LoadError>),
+    #[error("the recorded wallet is empty")]
+    Empty,
+    #[error("cannot start the wallet at the chain's tip: {0}")]
+    Birthday(#[from] bdk_wallet::chain::local_chain::CannotConnectError),
+    #[error("cannot build the transaction: {0}")]
+    Build(#[from] bdk_wallet::error::CreateTxError),
+    #[error("the transaction is not fully signed: {0}")]
+    Unsigned(String),
+}
+
+impl Wallet {
+    /// Opens the recorded wallet, or starts one at `birthday` for a node that has none.
+    pub fn open(
+        receive: &str,
+        change: &str,
+        network: Network,
+        loaded: &HashMap<KvKey, Vec<u8>>,
+        birthday: BestBlock,
+        kv: Arc<Kv>,
+    ) -> Result<Self, WalletError> {
+        let (wallet, journal) = match Journal::load(loaded)? {
+            Some((journal, changes)) => {
+                let wallet = bdk_wallet::Wallet::load()
+                    .descriptor(KeychainKind::External, Some(receive.to_owned()))
+                    .descriptor(KeychainKind::Internal, Some(change.to_owned()))
+                    .check_network(network)
+                    .load_wallet_no_persist(changes)
+                    .map_err(Box::new)?
+                    .ok_or(WalletError::Empty)?;
+                (wallet, journal)
+            }
+            None => {
+                let mut wallet = bdk_wallet::Wallet::create(receive.to_owned(), change.to_owned())
+                    .network(network)
+                    .create_wallet_no_persist()?;
+                let tip = BlockId { height: birthday.height, hash: birthday.block_hash };
+                let checkpoint = wallet.latest_checkpoint().insert(tip);
+                wallet.apply_update(Update { chain: Some(checkpoint), ..Default::default() })?;
+                (wallet, Journal::default())
+            }
+        };
+        let this = Self { inner: Mutex::new(Inner { wallet, journal, bumping: HashSet::new() }), kv };
+        this.record(&mut this.lock());
+        Ok(this)
+    }
+
+    pub fn best_block(&self) -> BestBlock {
+        let tip = self.lock().wallet.latest_checkpoint();
+        BestBlock { block_hash: tip.hash(), height: tip.height() }
+    }
+
+    /// A receive address that was never given out before.
+    pub fn new_address(&self) -> Address {
+        let mut inner = self.lock();
+        let address = inner.wallet.reveal_next_address(KeychainKind::External).address;
+        self.record(&mut inner);
+        address
+    }
+
+    /// An own script for change, sweeps and closed channels.
+    pub fn own_script(&self) -> ScriptBuf {
+        let mut inner = self.lock();
+        let script = inner.wallet.next_unused_address(KeychainKind::Internal).script_pubkey();
+        self.record(&mut inner);
+        script
+    }
+
+    pub fn balance(&self) -> Balance {
+        let inner = self.lock();
+        let all = inner.wallet.balance();
+        let promised: Amount = inner
+            .wallet
+            .list_unspent()
+            .filter(|coin| inner.wallet.is_outpoint_locked(coin.outpoint))
+            .map(|coin| coin.txout.value)
+            .sum();
+        Balance {
+            confirmed_sat: all.confirmed.to_sat(),
+            pending_sat: (all.trusted_pending + all.untrusted_pending).to_sat(),
+            spendable_sat: (all.confirmed + all.trusted_pending).to_sat().saturating_sub(promised.to_sat()),
+        }
+    }
+
+    /// Builds an unsigned transaction that pays `amount` to `script`, and promises its coins to it until
+    /// [`Wallet::release`] or until it is seen.
+    pub fn build_payment(
+        &self,
+        script: ScriptBuf,
+        amount: Amount,
+        feerate_sat_per_kw: u32,
+        height: u32,
+    ) -> Result<Psbt, WalletError> {
+        let mut inner = self.lock();
+        let bumping = inner.bumping.iter().copied().collect();
+        let mut builder = inner.wallet.build_tx();
+        builder
+            .unspendable(bumping)
+            .add_recipient(script, amount)
+            .fee_rate(FeeRate::from_sat_per_kwu(feerate_sat_per_kw.into()))
+            // Discourages miners from rewriting the last blocks for their fees.
+            .nlocktime(LockTime::from_height(height).unwrap_or(LockTime::ZERO));
+        let psbt = builder.finish()?;
+        for input in &psbt.unsigned_tx.input {
+            inner.wallet.lock_outpoint(input.previous_output);
+        }
+        self.record(&mut inner);
+        Ok(psbt)
+    }
+
+    /// Takes back the promise of a transaction's coins.
+    pub fn release(&self, tx: &Transaction) {
+        let mut inner = self.lock();
+        for input in &tx.input {
+            inner.wallet.unlock_outpoint(input.previous_output);
+        }
+        self.record(&mut inner);
+    }
+
+    /// Adds to a PSBT what the signer needs to know of the wallet's inputs: values and key paths.
+    pub fn describe_inputs(&self, psbt: &mut Psbt) -> Result<(), WalletError> {
+        let inner = self.lock();
+        for (input, described) in psbt.unsigned_tx.input.iter().zip(&mut psbt.inputs) {
+            if let Some(coin) = inner.wallet.get_utxo(input.previous_output) {
+                *described = inner.wallet.get_psbt_input(coin, None, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction of a PSBT as far as it is signed. Inputs that are not the wallet's stay empty.
+    pub fn extract(&self, mut psbt: Psbt) -> Result<Transaction, WalletError> {
+        let mine: Vec<bool> = {
+            let inner = self.lock();
+            let unsigned = |e: &dyn std::fmt::Display| WalletError::Unsigned(e.to_string());
+            // Inputs that came back final are left alone; those with a signature only are finished here.
+            #[allow(deprecated)] // its successor reports per input, which the check below does anyway
+            inner.wallet.finalize_psbt(&mut psbt, SignOptions::default()).map_err(|e| unsigned(&e))?;
+            let inputs = &psbt.unsigned_tx.input;
+            inputs.iter().map(|input| inner.wallet.get_utxo(input.previous_output).is_some()).collect()
+        };
+        let tx = psbt.extract_tx_unchecked_fee_rate();
+        match tx.input.iter().zip(mine).find(|(input, mine)| *mine && input.witness.is_empty()) {
+            Some((input, _)) => Err(WalletError::Unsigned(format!("no signature for {}", input.previous_output))),
+            None => Ok(tx),
+        }
+    }
+
+    /// Keeps a fee-bumping transaction's coins for its replacements.
+    pub fn keep_for_bumping(&self, tx: &Transaction) {
+        let mut inner = self.lock();
+        let mine: Vec<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
+        let mine = mine.into_iter().filter(|coin| inner.wallet.get_utxo(*coin).is_some()).collect::<Vec<_>>();
+        inner.bumping.extend(mine);
+    }
+
+    /// Notes a transaction of ours that bitcoind has. Others are ignored.
+    pub fn saw_unconfirmed(&self, tx: &Transaction) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let mut inner = self.lock();
+        if tx.input.iter().any(|input| inner.bumping.contains(&input.previous_output)) {
+            return;
+        }
+        inner.wallet.apply_unconfirmed_txs([(tx.clone(), now)]);
+        if inner.wallet.get_tx(tx.compute_txid()).is_some() {
+            // The transaction itself spends its coins now; the promise has done its work.
+            for input in &tx.input {
+                inner.wallet.unlock_outpoint(input.previous_output);
+            }
+        }
+        self.record(&mut inner);
+    }
+
+    /// Own transactions that are in no block yet: after a takeover they are handed to bitcoind again.
+    pub fn unconfirmed(&self) -> Vec<Transaction> {
+        let inner = self.lock();
+        let mine = inner.wallet.transactions().filter(|tx| tx.chain_position.is_unconfirmed());
+        mine.map(|tx| tx.tx_node.tx.as_ref().clone()).collect()
+    }
+
+    /// Coins for fee bumping: confirmed, and not promised to a channel.
+    pub fn confirmed_coins(&self) -> Vec<Utxo> {
+        let inner = self.lock();
+        let confirmed = inner
+            .wallet
+            .list_unspent()
+            .filter(|coin| coin.chain_position.is_confirmed() && !inner.wallet.is_outpoint_locked(coin.outpoint));
+        confirmed.filter_map(|coin| p2wpkh_utxo(coin.outpoint, &coin.txout)).collect()
+    }
+
+    pub fn is_mine(&self, script: &ScriptBuf) -> bool {
+        self.lock().wallet.is_mine(script.clone())
+    }
+
+    pub fn knows(&self, txid: Txid) -> bool {
+        self.lock().wallet.get_tx(txid).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held aborts the process (see the replica), so the lock is never poisoned in practice.
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn record(&self, inner: &mut Inner) {
+        if let Some(change) = inner.wallet.take_staged() {
+            inner.journal.record(&*self.kv, change);
+        }
+    }
+}
+
+impl Listen for Wallet {
+    fn block_connected(&self, block: &Block, height: u32) {
+        let mut inner = self.lock();
+        if let Err(error) = inner.wallet.apply_block(block, height) {
+            tracing::error!(%error, height, "the wallet cannot connect a block");
+        }
+        let unspent: HashSet<OutPoint> = inner.wallet.list_unspent().map(|coin| coin.outpoint).collect();
+        let spent: Vec<_> = inner.wallet.list_locked_outpoints().filter(|coin| !unspent.contains(coin)).collect();
+        for coin in spent {
+            inner.wallet.unlock_outpoint(coin);
+        }
+        inner.bumping.retain(|coin| unspent.contains(coin));
+        self.record(&mut inner);
+    }
+
+    fn filtered_block_connected(
+        &self,
+        _: &bitcoin::block::Header,
+        _: &lightning::chain::transaction::TransactionData,
+        _: u32,
+    ) {
+        // Our source of blocks never filters.
+        tracing::error!("the wallet was given a filtered block");
+    }
+
+    fn blocks_disconnected(&self, _: BestBlock) {
+        // The first block of the better fork connects to the fork's start and so replaces what stood above it.
+    }
+}
+
+fn p2wpkh_utxo(outpoint: OutPoint, output: &bitcoin::TxOut) -> Option<Utxo> {
+    let script = &output.script_pubkey;
+    if !script.is_p2wpkh() {
+        return None;
+    }
+    let hash = WPubkeyHash::from_slice(&script.as_bytes()[2..]).ok()?;
+    Some(Utxo::new_v0_p2wpkh(outpoint, output.value, &hash))
+}
+
+/// Where LDK's keys send a channel's money: the wallet, once it is open. The keys exist before the wallet does, because
+/// the wallet's descriptors come from the signer.
+#[derive(Default)]
+pub struct Destinations(OnceLock<Arc<Wallet>>);
+
+impl Destinations {
+    pub fn set(&self, wallet: Arc<Wallet>) {
+        // Set once in a process's life: a process leads at most once.
+        let _ = self.0.set(wallet);
+    }
+
+    pub fn script(&self) -> Option<ScriptBuf> {
+        self.0.get().map(|wallet| wallet.own_script())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{BlockHash, TxIn, TxOut, blockdata::block, constants::genesis_block};
+    use lightning::util::persist::KVStoreSync;
+
+    use super::*;
+
+    const RECEIVE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/0/*)";
+    const CHANGE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/1/*)";
+
+    #[derive(Default)]
+    struct Memory(Mutex<HashMap<KvKey, Vec<u8>>>);
+
+    impl KVStoreSync for Memory {
+        fn read(&self, _: &str, _: &str, _: &str) -> Result<Vec<u8>, lightning::io::Error> {
+            Err(lightning::io::ErrorKind::NotFound.into())
+        }
+        fn write(&self, p: &str, s: &str, k: &str, v: Vec<u8>) -> Result<(), lightning::io::Error> {
+            self.0.lock().unwrap().insert(KvKey { primary: p.into(), secondary: s.into(), key: k.into() }, v);
+            Ok(())
+        }
+        fn remove(&self, p: &str, s: &str, k: &str, _: bool) -> Result<(), lightning::io::Error> {
+            self.0.lock().unwrap().remove(&KvKey { primary: p.into(), secondary: s.into(), key: k.into() });
+            Ok(())
+        }
+        fn list(&self, _: &str, _: &str) -> Result<Vec<String>, lightning::io::Error> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn open(kv: &Arc<Memory>) -> Wallet {
+        let genesis = genesis_block(Network::Regtest).block_hash();
+        let birthday = BestBlock { block_hash: genesis, height: 0 };
+        let loaded = kv.0.lock().unwrap().clone();
+        Wallet::open(RECEIVE, CHANGE, Network::Regtest, &loaded, birthday, kv.clone()).unwrap()
+    }
+
+    fn pay(script: ScriptBuf, sat: u64, salt: u32) -> Transaction {
+        Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: LockTime::from_consensus(salt),
+            input: vec![TxIn {
+                previous_output: OutPoint { txid: Txid::from_byte_array([7; 32]), vout: salt },
+                ..Default::default()
+            }],
+            output: vec![TxOut { value: Amount::from_sat(sat), script_pubkey: script }],
+        }
+    }
+
+    fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block {
+        let header = block::Header {
+            version: block::Version::TWO,
+            prev_blockhash: previous,
+            merkle_root: bitcoin::TxMerkleNode::all_zeros(),
+            time: 0,
+            bits: bitcoin::CompactTarget::from_consensus(0),
+            nonce,
+        };
+        Block { header, txdata }
+    }
+
+    #[test]
+    fn a_reloaded_wallet_knows_what_the_last_one_did() {
+        let kv = Arc::new(Memory::default());
+        let wallet = open(&kv);
+        let first = wallet.new_address();
+        let genesis = wallet.best_block().block_hash;
+        wallet.block_connected(&block(genesis, 1, vec![pay(first.script_pubkey(), 50_000, 1)]), 1);
+        assert_eq!(wallet.balance().confirmed_sat, 50_000);
+        wallet.build_payment(first.script_pubkey(), Amount::from_sat(10_000), 250, 1).unwrap();
+        assert_eq!(wallet.balance().spendable_sat, 0);
+
+        let again = open(&kv);
+        assert_eq!(again.balance(), wallet.balance());
+        assert_eq!(again.best_block(), wallet.best_block());
+        assert_ne!(again.new_address(), first);
+    }
+
+    #[test]
+    fn coins_promised_to_a_channel_are_not_promised_twice() {
+        let kv = Arc::new(Memory::default());
+        let wallet = open(&kv);
+        let to = wallet.new_address().script_pubkey();
+        let genesis = wallet.best_block().block_hash;
+        wallet.block_connected(&block(genesis, 1, vec![pay(to.clone(), 50_000, 1)]), 1);
+        let psbt = wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1).unwrap();
+        assert!(wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1).is_err());
+        assert!(wallet.confirmed_coins().is_empty());
+        wallet.release(&psbt.unsigned_tx);
+        assert_eq!(wallet.confirmed_coins().len(), 1);
+        wallet.build_payment(to, Amount::from_sat(10_000), 250, 1).unwrap();
+    }
+
+    #[test]
+    fn a_reorganisation_takes_back_what_it_took() {
+        let kv = Arc::new(Memory::default());
+        let wallet = open(&kv);
+        let to = wallet.new_address().script_pubkey();
+        let genesis = wallet.best_block();
+        let stale = block(genesis.block_hash, 1, vec![pay(to.clone(), 50_000, 1)]);
+        wallet.block_connected(&stale, 1);
+        wallet.blocks_disconnected(genesis);
+        let better = block(genesis.block_hash, 2, vec![pay(to, 7_000, 2)]);
+        wallet.block_connected(&better, 1);
+        wallet.block_connected(&block(better.block_hash(), 3, vec![]), 2);
+        assert_eq!(wallet.balance().confirmed_sat, 7_000);
+        assert_eq!(wallet.best_block().height, 2);
+    }
+
+    #[test]
+    fn another_signers_wallet_is_refused() {
+        let kv = Arc::new(Memory::default());
+        open(&kv);
+        let loaded = kv.0.lock().unwrap().clone();
+        let birthday = BestBlock::from_network(Network::Regtest);
+        let swapped = Wallet::open(CHANGE, RECEIVE, Network::Regtest, &loaded, birthday, kv.clone());
+        assert!(matches!(swapped, Err(WalletError::Load(_))));
+    }
+}

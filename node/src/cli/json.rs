@@ -1,0 +1,119 @@
+//! Answers as JSON. The names are part of the interface: they stay, and new ones are added. What is absent is `null`.
+
+use holdfast_proto::node::v1;
+use serde_json::{Value, json};
+
+use super::{cluster::Seen, text};
+
+pub(super) fn info(i: &v1::GetInfoResponse) -> Value {
+    json!({
+        "node_id": some(&i.node_id),
+        "network": i.network,
+        "alias": i.alias,
+        "version": i.version,
+        "replica": i.replica,
+        "is_leader": i.is_leader,
+        "term": i.term,
+        "block_height": i.block_height,
+        "block_hash": some(&i.block_hash),
+        "peers": i.peers,
+        "channels": i.channels,
+        "usable_channels": i.usable_channels,
+        "addresses": i.addresses,
+    })
+}
+
+pub(super) fn balance(b: &v1::GetBalanceResponse) -> Value {
+    json!({
+        "onchain_confirmed_sat": b.onchain_confirmed_sat,
+        "onchain_pending_sat": b.onchain_pending_sat,
+        "lightning_sat": b.lightning_sat,
+        "lightning_outbound_msat": b.lightning_outbound_msat,
+        "lightning_inbound_msat": b.lightning_inbound_msat,
+        "closing_sat": b.closing_sat,
+    })
+}
+
+pub(super) fn peer(p: &v1::Peer) -> Value {
+    json!({
+        "node_id": p.node_id,
+        "address": some(&p.address),
+        "connected": p.connected,
+        "inbound": p.inbound,
+        "persistent": p.persistent,
+        "channels": p.channels,
+    })
+}
+
+pub(super) fn channel(c: &v1::Channel) -> Value {
+    json!({
+        "channel_id": c.channel_id,
+        "user_channel_id": c.user_channel_id,
+        "counterparty": c.counterparty,
+        "funding_outpoint": some(&c.funding_outpoint),
+        "capacity_sat": c.capacity_sat,
+        "outbound_msat": c.outbound_msat,
+        "inbound_msat": c.inbound_msat,
+        "is_outbound": c.is_outbound,
+        "is_announced": c.is_announced,
+        "is_ready": c.is_ready,
+        "is_usable": c.is_usable,
+        "pending_htlcs": c.pending_htlcs,
+        "short_channel_id": some(&c.short_channel_id),
+        "channel_type": c.channel_type,
+        "state": c.state,
+    })
+}
+
+pub(super) fn invoice(i: &v1::CreateInvoiceResponse) -> Value {
+    json!({ "invoice": i.invoice, "payment_hash": i.payment_hash, "expires_at_ms": i.expires_at_ms })
+}
+
+pub(super) fn payment(p: &v1::Payment) -> Value {
+    json!({
+        "payment_hash": p.payment_hash,
+        "direction": text::direction(p),
+        "status": text::status(p),
+        "amount_msat": p.amount_msat,
+        "fee_msat": p.fee_msat,
+        "preimage": some(&p.preimage),
+        "failure": some(&p.failure),
+        "invoice": some(&p.invoice),
+        "created_ms": p.created_ms,
+        "updated_ms": p.updated_ms,
+        "sequence": p.sequence,
+        "kind": p.kind,
+    })
+}
+
+pub(super) fn leader(l: &v1::GetLeaderResponse, seen: &[Seen]) -> Value {
+    let history: Vec<_> = l
+        .history
+        .iter()
+        .map(|t| json!({ "term": t.term, "replica": t.replica, "at_ms": t.at_ms, "phases_us": t.phases_us }))
+        .collect();
+    let replicas: Vec<_> = seen
+        .iter()
+        .map(|seen| {
+            let (state, problem) = match &seen.answer {
+                Ok(answer) if answer.leader.is_this_replica => ("leader", None),
+                Ok(_) => ("standby", None),
+                Err(why) => ("unreachable", Some(why)),
+            };
+            json!({ "endpoint": seen.endpoint, "state": state, "problem": problem })
+        })
+        .collect();
+    json!({
+        "term": l.term,
+        "leader": some(&l.leader),
+        "api_address": some(&l.api_address),
+        "since_ms": l.since_ms,
+        "replicas": replicas,
+        "history": history,
+    })
+}
+
+/// The wire has no absent strings, only empty ones.
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,290 @@
+//! What keeps a node moving between the messages of its peers.
+//!
+//! LDK has a background processor of its own, but it encodes the manager before it writes monitors; the order matters
+//! (see [`super::commit`]), so this is ours.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lightning::{
+    chain::{BestBlock, Listen},
+    events::EventsProvider,
+    ln::msgs::OnionMessageHandler,
+    routing::scoring::ScoreUpdate,
+};
+use lightning_block_sync::{
+    SpvClient,
+    poll::{ChainPoller, ChainTip, ValidatedBlockHeader},
+};
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, block_in_place},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::{
+    BufferedKv, CommitQueue,
+    events::Events,
+    gossip::Saver,
+    node::LightningNode,
+    types::{ChainMonitor, ChannelManager, Graph, OnionMessenger, Scorer, Sweeper},
+};
+use crate::chain::{Bitcoind, HeaderCache, Outbox, Wallet, headers::explain};
+
+/// The loops of a node. They end when they are dropped.
+pub struct Background {
+    pub(super) node: Arc<LightningNode>,
+    pub(super) events: Arc<Events>,
+    pub(super) onion_messenger: Arc<OnionMessenger>,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) scorer: Arc<Mutex<Scorer>>,
+    pub(super) kv: Arc<BufferedKv>,
+    pub(super) bitcoind: Arc<Bitcoind>,
+    pub(super) outbox: Outbox,
+    pub(super) process_messages: Arc<Notify>,
+    pub(super) headers: HeaderCache,
+    pub(super) synced: ValidatedBlockHeader,
+}
+
+impl Background {
+    /// Starts all loops, each a task of the set.
+    pub fn start(self) -> JoinSet<()> {
+        let Self {
+            node,
+            events,
+            onion_messenger,
+            sweeper,
+            graph,
+            scorer,
+            kv,
+            bitcoind,
+            outbox,
+            process_messages,
+            headers,
+            synced,
+        } = self;
+        let chain = Chain {
+            queue: node.queue.clone(),
+            manager: node.manager.clone(),
+            monitors: node.monitors.clone(),
+            sweeper: sweeper.clone(),
+            wallet: node.wallet.clone(),
+            outbox,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(handle_events(node.clone(), events, onion_messenger.clone()));
+        tasks.spawn(send_messages(node.clone(), process_messages));
+        tasks.spawn(follow_chain(bitcoind, node.network, headers, synced, chain));
+        tasks.spawn(tick_manager(node.clone()));
+        tasks.spawn(tick_peers(node.clone(), onion_messenger));
+        tasks.spawn(tick_claims(node.clone(), sweeper));
+        tasks.spawn(keep_gossip(graph, scorer, kv));
+        tasks.spawn(announce(node.clone()));
+        tasks.spawn(node.dialer.clone().run());
+        tasks
+    }
+}
+
+/// Handles events and forwards HTLCs as soon as LDK says that there are some.
+async fn handle_events(node: Arc<LightningNode>, events: Arc<Events>, onion_messenger: Arc<OnionMessenger>) {
+    loop {
+        block_in_place(|| {
+            node.queue.with_state(|| {
+                node.manager.process_pending_events(&*events);
+                node.monitors.process_pending_events(&*events);
+                onion_messenger.process_pending_events(&*events);
+            });
+            if node.forwards.process(&node.manager, &node.dialer) {
+                // A forward that failed or a payment that arrived is an event.
+                node.queue.with_state(|| node.manager.process_pending_events(&*events));
+            }
+            node.peers.process_events();
+        });
+        node.queue.wake();
+        tokio::select! {
+            () = node.manager.get_event_or_persistence_needed_future() => {}
+            () = node.monitors.get_update_future() => {}
+            () = onion_messenger.get_update_future() => {}
+            // LDK does not say so when an HTLC becomes due for forwarding.
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Sends what a commit has let go.
+async fn send_messages(node: Arc<LightningNode>, ready: Arc<Notify>) {
+    loop {
+        ready.notified().await;
+        block_in_place(|| node.peers.process_events());
+    }
+}
+
+/// Whom blocks are told.
+struct Chain {
+    queue: Arc<CommitQueue>,
+    manager: Arc<ChannelManager>,
+    monitors: Arc<ChainMonitor>,
+    sweeper: Arc<Sweeper>,
+    wallet: Arc<Wallet>,
+    outbox: Outbox,
+}
+
+impl Listen for Chain {
+    fn block_connected(&self, block: &bitcoin::Block, height: u32) {
+        block_in_place(|| {
+            self.queue.with_state(|| {
+                self.wallet.block_connected(block, height);
+                self.manager.block_connected(block, height);
+                self.monitors.block_connected(block, height);
+                self.sweeper.block_connected(block, height);
+                sweep(&self.sweeper);
+            });
+        });
+        tracing::debug!(height, block = %block.block_hash(), "connected a block");
+        for tx in self.wallet.unconfirmed() {
+            self.outbox.send(vec![tx]);
+        }
+    }
+
+    fn filtered_block_connected(
+        &self,
+        header: &bitcoin::block::Header,
+        txdata: &lightning::chain::transaction::TransactionData,
+        height: u32,
+    ) {
+        block_in_place(|| {
+            self.queue.with_state(|| {
+                self.wallet.filtered_block_connected(header, txdata, height);
+                self.manager.filtered_block_connected(header, txdata, height);
+                self.monitors.filtered_block_connected(header, txdata, height);
+                self.sweeper.filtered_block_connected(header, txdata, height);
+            });
+        });
+    }
+
+    fn blocks_disconnected(&self, fork: BestBlock) {
+        tracing::info!(height = fork.height, "the chain was reorganised above this height");
+        block_in_place(|| {
+            self.queue.with_state(|| {
+                self.wallet.blocks_disconnected(fork);
+                self.manager.blocks_disconnected(fork);
+                self.monitors.blocks_disconnected(fork);
+                self.sweeper.blocks_disconnected(fork);
+            });
+        });
+    }
+}
+
+const POLL: Duration = Duration::from_secs(1);
+
+async fn follow_chain(
+    bitcoind: Arc<Bitcoind>,
+    network: bitcoin::Network,
+    mut headers: HeaderCache,
+    synced: ValidatedBlockHeader,
+    chain: Chain,
+) {
+    let mut client = SpvClient::new(synced, ChainPoller::new(bitcoind, network), &mut headers, &chain);
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away = false;
+    loop {
+        poll.tick().await;
+        match client.poll_best_tip().await {
+            Ok((tip, _)) => {
+                if std::mem::take(&mut away) {
+                    tracing::info!("bitcoind is back");
+                }
+                if let ChainTip::Better(_) = tip {
+                    chain.monitors.archive_fully_resolved_channel_monitors();
+                }
+            }
+            Err(error) if !std::mem::replace(&mut away, true) => {
+                tracing::warn!(error = explain(error), "bitcoind is away; the node waits for it");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// LDK asks for this about once a minute, and once at the start.
+async fn tick_manager(node: Arc<LightningNode>) {
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        minute.tick().await;
+        block_in_place(|| node.manager.timer_tick_occurred());
+        node.queue.wake();
+    }
+}
+
+/// Pings, and so finds out who is gone.
+async fn tick_peers(node: Arc<LightningNode>, onion_messenger: Arc<OnionMessenger>) {
+    let period = Duration::from_secs(10);
+    let mut tick = interval_at(Instant::now() + period, period);
+    loop {
+        tick.tick().await;
+        block_in_place(|| {
+            node.peers.timer_tick_occurred();
+            onion_messenger.timer_tick_occurred();
+        });
+    }
+}
+
+/// Sees to it that what is claimed on chain gets there, with the fees of the day.
+async fn tick_claims(node: Arc<LightningNode>, sweeper: Arc<Sweeper>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(30));
+    loop {
+        tick.tick().await;
+        block_in_place(|| {
+            node.queue.with_state(|| {
+                node.monitors.rebroadcast_pending_claims();
+                sweep(&sweeper);
+            });
+        });
+    }
+}
+
+fn sweep(sweeper: &Sweeper) {
+    if sweeper.regenerate_and_broadcast_spend_if_necessary().is_err() {
+        tracing::warn!("cannot sweep the outputs of closed channels now");
+    }
+}
+
+async fn keep_gossip(graph: Arc<Graph>, scorer: Arc<Mutex<Scorer>>, kv: Arc<BufferedKv>) {
+    const PRUNE: Duration = Duration::from_secs(3600);
+    let mut saver = Saver::new(kv);
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    let mut next_prune = Instant::now() + Duration::from_secs(60);
+    loop {
+        tick.tick().await;
+        block_in_place(|| {
+            if Instant::now() >= next_prune {
+                next_prune = Instant::now() + PRUNE;
+                graph.remove_stale_channels_and_tracking();
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                scorer.lock().unwrap_or_else(PoisonError::into_inner).time_passed(now);
+            }
+            saver.save(&graph, &scorer);
+        });
+    }
+}
+
+/// Announces the node when it first has an announced channel, and every hour from then on.
+async fn announce(node: Arc<LightningNode>) {
+    const AGAIN: Duration = Duration::from_secs(3600);
+    let mut look = tokio::time::interval(Duration::from_secs(5));
+    let mut next = Instant::now();
+    loop {
+        look.tick().await;
+        let public = || node.manager.list_usable_channels().iter().any(|channel| channel.is_announced);
+        if Instant::now() >= next && public() {
+            node.announce_node();
+            next = Instant::now() + AGAIN;
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! What stands between the peers and the channel manager: messages wait for their commit, and a cooperative close is not
+//! turned into a forced one.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bitcoin::{constants::ChainHash, secp256k1::PublicKey};
+use lightning::{
+    ln::{
+        channel_state::{ChannelDetails, ChannelShutdownState, OutboundHTLCStateDetails},
+        channelmanager::AChannelManager,
+        msgs::{self, BaseMessageHandler, ChannelMessageHandler, ErrorAction, MessageSendEvent},
+        types::ChannelId,
+    },
+    types::features::{InitFeatures, NodeFeatures},
+};
+
+use super::{
+    messages::{address, is_shutdown, waits_for_commit},
+    queue::CommitQueue,
+    shutdown::Shutdowns,
+};
+
+/// How long a channel whose peer may hold the closing transaction waits for the chain, in blocks. No HTLC is pending in
+/// such a channel, so waiting costs nothing but time; after that the peer has truly lost its data.
+pub const CLOSING_PATIENCE_BLOCKS: u32 = 432;
+
+/// The channel manager as the peer manager sees it.
+///
+/// Messages that open or close a channel are held until a commit that was encoded after them: LDK itself holds back only
+/// those that follow from a monitor update. Behind a held message all others of the same channel wait, so order is kept,
+/// but for one thing that LDK gets wrong: it answers a `shutdown` at once even when HTLCs that it has added wait for their
+/// monitor update, and after a reconnection it repeats its `shutdown` before them. So a `shutdown` also waits until the
+/// peer has acknowledged every HTLC that we added, as BOLT 2 wants it, and HTLC updates overtake it.
+pub struct MessageGate<CM: Deref> {
+    manager: CM,
+    queue: Arc<CommitQueue>,
+    /// Taken from the manager, and not yet looked at.
+    fresh: Mutex<Vec<MessageSendEvent>>,
+    held: Mutex<BTreeMap<(PublicKey, ChannelId), VecDeque<Held>>>,
+    shutdowns: Mutex<Shutdowns>,
+    /// Channels that wait for their closing transaction to show up on chain, and since which height.
+    waiting: Mutex<HashMap<ChannelId, u32>>,
+    hooks: Box<dyn GateHooks>,
+}
+
+/// What else is decided where messages pass.
+pub trait GateHooks: Send + Sync {
+    /// Whether a channel may be resumed; asked for each `channel_reestablish` that is about to go out.
+    fn may_resume(&self, _message: &msgs::ChannelReestablish) -> bool {
+        true
+    }
+
+    /// Whether a channel was not let resume.
+    fn is_held(&self, _channel: &ChannelId) -> bool {
+        false
+    }
+
+    /// An HTLC has come in: its onion will be opened soon.
+    fn htlc_arrived(&self, _message: &msgs::UpdateAddHTLC) {}
+}
+
+/// Decides nothing.
+pub struct NoHooks;
+
+impl GateHooks for NoHooks {}
+
+/// A message behind the gate.
+struct Held {
+    event: MessageSendEvent,
+    /// Its number, if it waits for a commit of its own and not only for its turn.
+    number: Option<u64>,
+}
+
+/// What the gate has to know of channels.
+pub trait ChannelView {
+    fn closing_state(&self, peer: &PublicKey, channel: &ChannelId) -> ClosingState;
+    /// Whether HTLCs of the peer are pending.
+    fn inbound_htlcs(&self, peer: &PublicKey, channel: &ChannelId) -> bool;
+    /// Whether the peer has yet to acknowledge (`revoke_and_ack`) an HTLC that we added.
+    fn unacknowledged_adds(&self, peer: &PublicKey, channel: &ChannelId) -> bool;
+    fn height(&self) -> u32;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosingState {
+    /// There is no such channel.
+    Unknown,
+    Open,
+    /// The peer's `shutdown` has come, and HTLCs are pending.
+    Resolving,
+    /// `shutdown` went both ways and no HTLC is left: a closing transaction may be signed already.
+    Negotiating,
+}
+
+impl<CM: Deref> MessageGate<CM>
+where
+    CM::Target: ChannelMessageHandler + ChannelView,
+{
+    pub fn new(manager: CM, queue: Arc<CommitQueue>) -> Self {
+        Self::with_hooks(manager, queue, Box::new(NoHooks))
+    }
+
+    pub fn with_hooks(manager: CM, queue: Arc<CommitQueue>, hooks: Box<dyn GateHooks>) -> Self {
+        let (fresh, held, shutdowns, waiting) = Default::default();
+        Self { manager, queue, fresh, held, shutdowns, waiting, hooks }
+    }
+
+    /// Whether what the peer says means only that it has finished a cooperative close which we have not: it then holds
+    /// the fully signed transaction, and answers as if the channel had never been. Force-closing on that would race it.
+    fn closed_well(&self, peer: &PublicKey, channel: &ChannelId) -> bool {
+        if self.manager.closing_state(peer, channel) != ClosingState::Negotiating {
+            return false;
+        }
+        let height = self.manager.height();
+        let since = *self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(*channel).or_insert(height);
+        let patient = height.saturating_sub(since) < CLOSING_PATIENCE_BLOCKS;
+        if patient {
+            tracing::info!(%channel, "the peer has closed a channel that we were closing; waiting for the chain");
+        }
+        patient
+    }
+
+    /// Shows LDK a `shutdown` that was deferred, if nothing speaks against it any more.
+    fn show_shutdown(&self, peer: PublicKey, channel: ChannelId) {
+        if self.shutdowns().defers(peer, channel) && !self.manager.inbound_htlcs(&peer, &channel) {
+            let shown = self.shutdowns().show(peer, channel);
+            if let Some(msg) = shown {
+                self.manager.handle_shutdown(peer, &msg);
+            }
+        }
+    }
+
+    /// Takes what the manager has to say, but for channels that may not resume: those stay as they are.
+    fn take_from_manager(&self) {
+        let mut fresh = self.fresh();
+        fresh.extend(self.manager.get_and_clear_pending_msg_events().into_iter().filter(|event| match event {
+            MessageSendEvent::SendChannelReestablish { msg, .. } => self.hooks.may_resume(msg),
+            _ => true,
+        }));
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, Vec<MessageSendEvent>> {
+        // Each change is a single call.
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shutdowns(&self) -> MutexGuard<'_, Shutdowns> {
+        // Each of its methods is a few inserts and removes.
+        self.shutdowns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<(PublicKey, ChannelId), VecDeque<Held>>> {
+        // Each change is a single push or pop.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<CM: AChannelManager> ChannelView for CM {
+    fn closing_state(&self, peer: &PublicKey, channel: &ChannelId) -> ClosingState {
+        let channels = self.get_cm().list_channels_with_counterparty(peer);
+        channels.iter().find(|details| details.channel_id == *channel).map_or(ClosingState::Unknown, closing_state)
+    }
+
+    fn inbound_htlcs(&self, peer: &PublicKey, channel: &ChannelId) -> bool {
+        let channels = self.get_cm().list_channels_with_counterparty(peer);
+        let details = channels.iter().find(|details| details.channel_id == *channel);
+        details.is_some_and(|details| !details.pending_inbound_htlcs.is_empty())
+    }
+
+    fn unacknowledged_adds(&self, peer: &PublicKey, channel: &ChannelId) -> bool {
+        let channels = self.get_cm().list_channels_with_counterparty(peer);
+        let details = channels.iter().find(|details| details.channel_id == *channel);
+        let adding = Some(OutboundHTLCStateDetails::AwaitingRemoteRevokeToAdd);
+        details.is_some_and(|details| details.pending_outbound_htlcs.iter().any(|htlc| htlc.state == adding))
+    }
+
+    fn height(&self) -> u32 {
+        self.get_cm().current_best_block().height
+    }
+}
+
+fn closing_state(channel: &ChannelDetails) -> ClosingState {
+    use ChannelShutdownState::*;
+    let idle = channel.pending_inbound_htlcs.is_empty() && channel.pending_outbound_htlcs.is_empty();
+    match channel.channel_shutdown_state {
+        // What LDK says of a channel in negotiation while its peer is away.
+        Some(ResolvingHTLCs) if idle => ClosingState::Negotiating,
+        Some(ResolvingHTLCs) => ClosingState::Resolving,
+        Some(NegotiatingClosingFee | ShutdownComplete) => ClosingState::Negotiating,
+        _ => ClosingState::Open,
+    }
+}
+
+impl<CM: Deref> BaseMessageHandler for MessageGate<CM>
+where
+    CM::Target: ChannelMessageHandler + ChannelView,
+{
+    fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        let mut held = self.held();
+        let mut out = Vec::new();
+        let mut held_any = false;
+        self.take_from_manager();
+        for event in std::mem::take(&mut *self.fresh()) {
+            let Some(address) = address(&event) else {
+                out.push(event);
+                continue;
+            };
+            // Numbered only now, after it left the manager: a commit taken later is encoded from a state that knows it.
+            let number = waits_for_commit(&event).then(|| self.queue.pending().hold_message());
+            held_any |= number.is_some();
+            let before = held.get(&address).map_or(0, |waiting| place(&event, waiting));
+            if number.is_none() && before == 0 {
+                out.push(event);
+            } else {
+                held.entry(address).or_default().insert(before, Held { event, number });
+            }
+        }
+
+        out.extend(self.shutdowns().take_disconnects().into_iter().map(|node_id| MessageSendEvent::HandleError {
+            node_id,
+            action: ErrorAction::DisconnectPeer { msg: None },
+        }));
+
+        let released = self.queue.released_messages();
+        held.retain(|(peer, channel), waiting| {
+            let may_go = |first: &Held| {
+                first.number.is_none_or(|number| number <= released)
+                    && !(is_shutdown(&first.event) && self.manager.unacknowledged_adds(peer, channel))
+            };
+            while waiting.front().is_some_and(may_go) {
+                out.extend(waiting.pop_front().map(|first| first.event));
+            }
+            !waiting.is_empty()
+        });
+        drop(held);
+        if held_any {
+            self.queue.wake();
+        }
+        out
+    }
+
+    fn peer_disconnected(&self, their_node_id: PublicKey) {
+        self.held().retain(|(peer, _), _| *peer != their_node_id);
+        self.fresh().retain(|event| address(event).is_none_or(|(peer, _)| peer != their_node_id));
+        self.shutdowns().disconnected(&their_node_id);
+        self.manager.peer_disconnected(their_node_id);
+    }
+
+    fn provided_node_features(&self) -> NodeFeatures {
+        self.manager.provided_node_features()
+    }
+
+    fn provided_init_features(&self, their_node_id: PublicKey) -> InitFeatures {
+        self.manager.provided_init_features(their_node_id)
+    }
+
+    fn peer_connected(&self, their_node_id: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
+        self.manager.peer_connected(their_node_id, init, inbound)
+    }
+}
+
+/// Passes calls on as they are.
+macro_rules! pass {
+    ($($name:ident($message:ty)),* $(,)?) => {
+        $(fn $name(&self, their_node_id: PublicKey, msg: $message) {
+            if self.shutdowns().hung_up(&their_node_id) {
+                return;
+            }
+            self.manager.$name(their_node_id, msg);
+        })*
+    };
+}
+
+impl<CM: Deref> ChannelMessageHandler for MessageGate<CM>
+where
+    CM::Target: ChannelMessageHandler + ChannelView,
+{
+    fn handle_channel_reestablish(&self, their_node_id: PublicKey, msg: &msgs::ChannelReestablish) {
+        let channel = msg.channel_id;
+        // Our own word on the channel lies in the manager since the peer connected; it is judged before the peer's is heard.
+        self.take_from_manager();
+        if self.hooks.is_held(&channel) {
+            tracing::warn!(%channel, "the peer resumes a channel that is not run");
+            return;
+        }
+        // LDK's and lnd's way to say that they do not know the channel.
+        if msg.next_local_commitment_number == 0 && self.closed_well(&their_node_id, &channel) {
+            return;
+        }
+        // LDK would say the same of a channel that it closed cooperatively; the peer needs no answer but the chain's.
+        if self.queue.closings().contains(&channel)
+            && self.manager.closing_state(&their_node_id, &channel) == ClosingState::Unknown
+        {
+            tracing::info!(%channel, "the peer asks for a channel whose closing transaction is signed; the chain answers");
+            return;
+        }
+        self.manager.handle_channel_reestablish(their_node_id, msg);
+        // A manager that was loaded knows of a shutdown that this connection has not seen.
+        let state = self.manager.closing_state(&their_node_id, &channel);
+        if matches!(state, ClosingState::Resolving | ClosingState::Negotiating) {
+            self.shutdowns().seen_before(their_node_id, channel);
+        }
+    }
+
+    /// Waits until the peer's HTLCs are resolved. The peer adds no more, so this ends, and BOLT 2 lets the answer wait.
+    ///
+    /// LDK forgets the way back to a channel that is shutting down when it is loaded: the failure of an HTLC that came in
+    /// through it is dropped, and its peer has to close by force when the HTLC expires.
+    fn handle_shutdown(&self, their_node_id: PublicKey, msg: &msgs::Shutdown) {
+        self.shutdowns().defer(their_node_id, msg);
+        self.show_shutdown(their_node_id, msg.channel_id);
+    }
+
+    fn handle_revoke_and_ack(&self, their_node_id: PublicKey, msg: &msgs::RevokeAndACK) {
+        if self.shutdowns().hung_up(&their_node_id) {
+            return;
+        }
+        self.manager.handle_revoke_and_ack(their_node_id, msg);
+        self.show_shutdown(their_node_id, msg.channel_id);
+    }
+
+    fn handle_commitment_signed(&self, their_node_id: PublicKey, msg: &msgs::CommitmentSigned) {
+        if self.shutdowns().hung_up(&their_node_id) {
+            return;
+        }
+        self.manager.handle_commitment_signed(their_node_id, msg);
+        if self.shutdowns().repeated(their_node_id, msg.channel_id) {
+            self.show_shutdown(their_node_id, msg.channel_id);
+        }
+    }
+
+    fn handle_error(&self, their_node_id: PublicKey, msg: &msgs::ErrorMessage) {
+        if !msg.channel_id.is_zero() && self.closed_well(&their_node_id, &msg.channel_id) {
+            return;
+        }
+        self.manager.handle_error(their_node_id, msg);
+    }
+
+    /// After a reconnection LDK repeats its `shutdown` before the HTLCs that came before it, and closes a channel whose
+    /// peer does the same. Such a peer is asked to connect once more, and its `shutdown` then waits for the HTLCs.
+    fn handle_update_add_htlc(&self, their_node_id: PublicKey, msg: &msgs::UpdateAddHTLC) {
+        if self.shutdowns().comes_late(their_node_id, msg.channel_id) {
+            self.queue.wake();
+            return;
+        }
+        self.hooks.htlc_arrived(msg);
+        self.manager.handle_update_add_htlc(their_node_id, msg);
+    }
+
+    pass! {
+        handle_open_channel(&msgs::OpenChannel),
+        handle_open_channel_v2(&msgs::OpenChannelV2),
+        handle_accept_channel(&msgs::AcceptChannel),
+        handle_accept_channel_v2(&msgs::AcceptChannelV2),
+        handle_funding_created(&msgs::FundingCreated),
+        handle_funding_signed(&msgs::FundingSigned),
+        handle_channel_ready(&msgs::ChannelReady),
+        handle_peer_storage(msgs::PeerStorage),
+        handle_peer_storage_retrieval(msgs::PeerStorageRetrieval),
+        handle_closing_signed(&msgs::ClosingSigned),
+        handle_stfu(&msgs::Stfu),
+        handle_splice_init(&msgs::SpliceInit),
+        handle_splice_ack(&msgs::SpliceAck),
+        handle_splice_locked(&msgs::SpliceLocked),
+        handle_tx_add_input(&msgs::TxAddInput),
+        handle_tx_add_output(&msgs::TxAddOutput),
+        handle_tx_remove_input(&msgs::TxRemoveInput),
+        handle_tx_remove_output(&msgs::TxRemoveOutput),
+        handle_tx_complete(&msgs::TxComplete),
+        handle_tx_signatures(&msgs::TxSignatures),
+        handle_tx_init_rbf(&msgs::TxInitRbf),
+        handle_tx_ack_rbf(&msgs::TxAckRbf),
+        handle_tx_abort(&msgs::TxAbort),
+        handle_update_fulfill_htlc(msgs::UpdateFulfillHTLC),
+        handle_update_fail_htlc(&msgs::UpdateFailHTLC),
+        handle_update_fail_malformed_htlc(&msgs::UpdateFailMalformedHTLC),
+        handle_update_fee(&msgs::UpdateFee),
+        handle_announcement_signatures(&msgs::AnnouncementSignatures),
+        handle_channel_update(&msgs::ChannelUpdate),
+    }
+
+    fn handle_commitment_signed_batch(
+        &self,
+        their_node_id: PublicKey,
+        channel_id: ChannelId,
+        batch: Vec<msgs::CommitmentSigned>,
+    ) {
+        self.manager.handle_commitment_signed_batch(their_node_id, channel_id, batch);
+    }
+
+    fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
+        self.manager.get_chain_hashes()
+    }
+
+    fn message_received(&self) {
+        self.manager.message_received();
+    }
+}
+
+/// How many of the messages that wait for the same channel go before this one.
+fn place(event: &MessageSendEvent, waiting: &VecDeque<Held>) -> usize {
+    use MessageSendEvent::{SendRevokeAndACK, UpdateHTLCs};
+    match event {
+        UpdateHTLCs { .. } | SendRevokeAndACK { .. } => {
+            waiting.iter().position(|other| is_shutdown(&other.event)).unwrap_or(waiting.len())
+        }
+        _ => waiting.len(),
+    }
+}

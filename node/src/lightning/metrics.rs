@@ -1,0 +1,71 @@
+//! What became of payments, counted since the leader's start.
+//!
+//! | name | what |
+//! |---|---|
+//! | `holdfast_payments_total{direction, outcome}` | own payments that came to their end |
+//! | `holdfast_payments_msat_total{direction}` | what the successful ones moved |
+//! | `holdfast_forwards_total`, `holdfast_forwards_fee_msat_total` | HTLCs forwarded, and what they earned |
+//! | `holdfast_channels_closed_total` | channels that ended, in whichever way |
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+/// Cheap to clone; clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct PaymentMetrics {
+    payments: Family<Ended, Counter>,
+    moved_msat: Family<Way, Counter>,
+    forwards: Counter,
+    forward_fees_msat: Counter,
+    channels_closed: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Ended {
+    direction: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Way {
+    direction: &'static str,
+}
+
+impl PaymentMetrics {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("payments", "Own payments that came to their end", self.payments.clone());
+        registry.register("payments_msat", "What successful payments moved, in msat", self.moved_msat.clone());
+        registry.register("forwards", "HTLCs forwarded and settled", self.forwards.clone());
+        registry.register("forwards_fee_msat", "Fees earned by forwarding, in msat", self.forward_fees_msat.clone());
+        registry.register("channels_closed", "Channels that ended", self.channels_closed.clone());
+    }
+
+    pub fn received(&self, amount_msat: u64) {
+        self.succeeded("inbound", amount_msat);
+    }
+
+    pub fn sent(&self, amount_msat: Option<u64>) {
+        self.succeeded("outbound", amount_msat.unwrap_or(0));
+    }
+
+    pub fn failed(&self) {
+        self.payments.get_or_create(&Ended { direction: "outbound", outcome: "failed" }).inc();
+    }
+
+    pub fn forwarded(&self, fee_msat: Option<u64>) {
+        self.forwards.inc();
+        self.forward_fees_msat.inc_by(fee_msat.unwrap_or(0));
+    }
+
+    pub fn channel_closed(&self) {
+        self.channels_closed.inc();
+    }
+
+    fn succeeded(&self, direction: &'static str, amount_msat: u64) {
+        self.payments.get_or_create(&Ended { direction, outcome: "succeeded" }).inc();
+        self.moved_msat.get_or_create(&Way { direction }).inc_by(amount_msat);
+    }
+}

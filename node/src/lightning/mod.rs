@@ -1,0 +1,44 @@
+//! All that touches LDK.
+//!
+//! The core is the commit loop ([`commit`]) and what it orders: monitor writes ([`persist`]), small records ([`kv`]),
+//! transactions ([`broadcast`]) and messages ([`gate`]) are pushed onto one [`queue`], go to the store in one batch with
+//! the manager, and take effect outside only after that. [`load`] is the way back after a crash, and [`closing`] is what
+//! a cooperative close needs to survive one.
+
+mod background;
+pub mod broadcast;
+mod channels;
+pub mod closing;
+pub mod commit;
+pub mod events;
+pub mod forwards;
+pub mod funding;
+pub mod gate;
+pub mod gossip;
+pub mod kv;
+pub mod load;
+pub mod logger;
+mod messages;
+pub mod metrics;
+pub mod node;
+pub mod own_gossip;
+pub mod payments;
+pub mod peers;
+pub mod persist;
+pub mod queue;
+pub mod resume;
+pub mod settings;
+pub mod settled;
+mod shutdown;
+pub mod signing_wallet;
+mod startup;
+pub mod types;
+
+pub use broadcast::BufferedBroadcaster;
+pub use closing::ClosingWatch;
+pub use commit::{Committer, LdkMachine, Machine, Taken};
+pub use gate::{GateHooks, MessageGate};
+pub use kv::BufferedKv;
+pub use node::{Assembled, LightningNode, Parts, Phases};
+pub use persist::BufferedPersister;
+pub use queue::CommitQueue;

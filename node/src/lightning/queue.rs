@@ -1,0 +1,176 @@
+//! The ordered buffer in front of the store, and the one mutex around what must be committed together.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bitcoin::Transaction;
+use lightning::ln::types::ChannelId;
+use tokio::sync::{Notify, watch};
+
+use super::closing::{ClosingError, Closings};
+use crate::store::{Effect, KvKey, KvWrite, MonitorWrite};
+
+/// Where everything that a commit must carry, or that must wait for one, is handed over.
+///
+/// Pushing never blocks on IO and never fails, so that LDK may do it from inside its locks.
+pub struct CommitQueue {
+    pending: Mutex<Pending>,
+    closings: Closings,
+    /// Held while state changes together with what is pushed for it, and while a commit is taken and encoded.
+    state: Mutex<()>,
+    wake: Notify,
+    committed: watch::Sender<u64>,
+}
+
+/// What waits for the next commit, in the order in which it was handed over.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub monitors: Vec<MonitorWrite>,
+    /// Monitor updates that LDK wants acknowledged once they are durable.
+    pub acks: Vec<(ChannelId, u64)>,
+    pub kv: Vec<KvWrite>,
+    pub effects: Vec<Effect>,
+    /// Transactions that belong on chain. A package is one transaction, or a parent and the child that pays for it.
+    pub packages: Vec<Vec<Transaction>>,
+    /// The records of closing transactions among the packages, to be committed no later than what LDK forgets.
+    pub closings: Vec<KvWrite>,
+    /// How many messages the gate has held back since the start; those up to this count ride with the next commit.
+    pub held: u64,
+    /// How many of them had a commit of their own.
+    released: u64,
+    /// How many commits were taken since the start.
+    taken: u64,
+}
+
+impl Default for CommitQueue {
+    fn default() -> Self {
+        Self {
+            pending: Mutex::default(),
+            closings: Closings::default(),
+            state: Mutex::default(),
+            wake: Notify::new(),
+            committed: watch::Sender::new(0),
+        }
+    }
+}
+
+impl CommitQueue {
+    /// `kv` is what the store held at load.
+    pub fn load(kv: &HashMap<KvKey, Vec<u8>>) -> Result<Self, ClosingError> {
+        Ok(Self { closings: Closings::load(kv)?, ..Self::default() })
+    }
+
+    /// The channels that are closing cooperatively.
+    pub fn closings(&self) -> &Closings {
+        &self.closings
+    }
+
+    /// Hands the closing transactions that are not yet resolved to the network again. They may have been committed but
+    /// never sent, or have fallen out of a mempool.
+    pub fn rebroadcast_closings(&self) {
+        let packages = self.closings.transactions().into_iter().map(|tx| vec![tx]);
+        self.pending().packages.extend(packages);
+        self.wake();
+    }
+
+    /// Adds a row for people to query to the next commit.
+    pub fn effect(&self, effect: Effect) {
+        self.pending().effects.push(effect);
+        self.wake();
+    }
+
+    pub fn kv(&self, write: KvWrite) {
+        self.pending().kv.push(write);
+        self.wake();
+    }
+
+    /// Runs `change` so that no commit falls into the middle of it: the node's state and the effects pushed for it are
+    /// committed together or not at all. LDK's events are handled in here, and so is every operator's call that changes
+    /// the node.
+    ///
+    /// Not reentrant. `change` must not call the peer manager: its locks are held by threads that may wait for this one.
+    pub fn with_state<R>(&self, change: impl FnOnce() -> R) -> R {
+        let result = {
+            let _state = self.lock_state();
+            change()
+        };
+        self.wake();
+        result
+    }
+
+    /// Waits until everything that was done before this call is durable. Returns false if it never will be, because the
+    /// commit loop has ended.
+    pub fn committed(&self) -> impl Future<Output = bool> + Send + 'static {
+        // The next commit to be taken covers all that is there now, or an earlier one did.
+        let ticket = self.pending().taken + 1;
+        let mut committed = self.committed.subscribe();
+        self.wake();
+        async move { committed.wait_for(|done| *done >= ticket).await.is_ok() }
+    }
+
+    /// Has the commit loop look for work.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Completes when there may be something to commit.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, ()> {
+        // The mutex guards no data of its own: a panic while it was held ends the process, not this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Pushing and taking are single steps that cannot leave this half-changed.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn release_messages(&self, through: u64) {
+        let mut pending = self.pending();
+        pending.released = pending.released.max(through);
+    }
+
+    pub(super) fn released_messages(&self) -> u64 {
+        self.pending().released
+    }
+
+    pub(super) fn mark_committed(&self, commit: u64) {
+        self.committed.send_replace(commit);
+    }
+}
+
+impl Pending {
+    /// Counts a held message and gives its number.
+    pub fn hold_message(&mut self) -> u64 {
+        self.held += 1;
+        self.held
+    }
+
+    /// Takes everything, and numbers the commit that it is for.
+    pub fn take(&mut self) -> (u64, Pending) {
+        self.taken += 1;
+        let taken = Pending {
+            monitors: mem::take(&mut self.monitors),
+            acks: mem::take(&mut self.acks),
+            kv: mem::take(&mut self.kv),
+            effects: mem::take(&mut self.effects),
+            packages: mem::take(&mut self.packages),
+            closings: mem::take(&mut self.closings),
+            held: self.held,
+            released: self.released,
+            taken: self.taken,
+        };
+        (self.taken, taken)
+    }
+
+    /// Whether the node's own state has to be written with this. The key-value space stands on its own.
+    pub fn needs_manager(&self) -> bool {
+        !(self.monitors.is_empty() && self.effects.is_empty() && self.packages.is_empty()) || self.held > self.released
+    }
+}

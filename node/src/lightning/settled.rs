@@ -1,0 +1,43 @@
+//! Who waits for which payment.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+/// Tells callers that an outbound payment has come to its end in memory; whether that is durable they find out by
+/// waiting for the next commit.
+#[derive(Default)]
+pub struct Settled(Mutex<HashMap<[u8; 32], watch::Sender<bool>>>);
+
+impl Settled {
+    /// Must be called before the payment is begun.
+    pub fn watch(&self, payment_hash: [u8; 32]) -> watch::Receiver<bool> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|_, sender| !sender.is_closed());
+        waiting.entry(payment_hash).or_insert_with(|| watch::Sender::new(false)).subscribe()
+    }
+
+    pub fn notify(&self, payment_hash: &[u8; 32]) {
+        if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(payment_hash) {
+            sender.send_replace(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_waiter_is_told_and_nobody_else() {
+        let settled = Settled::default();
+        let (mut a, mut b, c) = (settled.watch([1; 32]), settled.watch([1; 32]), settled.watch([2; 32]));
+        settled.notify(&[1; 32]);
+        assert!(*a.wait_for(|done| *done).await.unwrap());
+        assert!(*b.wait_for(|done| *done).await.unwrap());
+        assert!(!*c.borrow());
+    }
+}

@@ -1,0 +1,336 @@
+//! Queries for operators. They need no term and run on any server, hot standbys included.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::error::Error;
+use tokio::sync::Mutex;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Json, ToSql};
+
+use super::config::PgConfig;
+use super::rows::{direction_name, kind_name, status_name};
+use super::session::{Failure, Purpose, Session};
+use super::{from_bigint, to_bigint};
+use crate::store::batch::{Direction, PaymentKind, PaymentStatus};
+
+/// One connection of its own, made when it is first needed and again when it has broken.
+pub struct PgReader {
+    config: PgConfig,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRow {
+    pub payment_hash: [u8; 32],
+    pub direction: Direction,
+    pub kind: PaymentKind,
+    pub status: PaymentStatus,
+    pub amount_msat: Option<u64>,
+    pub fee_msat: Option<u64>,
+    pub preimage: Option<[u8; 32]>,
+    pub failure: Option<String>,
+    pub invoice: Option<String>,
+    /// Milliseconds since the Unix epoch, here and in every `_ms` below.
+    pub created_ms: u64,
+    pub updated_ms: u64,
+    /// Order of creation.
+    pub sequence: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardRow {
+    pub incoming_channel: [u8; 32],
+    pub outgoing_channel: [u8; 32],
+    pub amount_msat: Option<u64>,
+    pub fee_msat: Option<u64>,
+    pub at_ms: u64,
+    pub sequence: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelState {
+    Pending,
+    Ready,
+    Closed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRow {
+    pub channel_id: [u8; 32],
+    pub user_channel_id: u128,
+    pub counterparty: Option<[u8; 33]>,
+    /// txid:vout
+    pub funding: Option<String>,
+    pub state: ChannelState,
+    pub pending_ms: Option<u64>,
+    pub ready_ms: Option<u64>,
+    pub closed_ms: Option<u64>,
+    pub close_reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRow {
+    pub node_id: [u8; 33],
+    pub address: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeadershipView {
+    /// The newest term; 0 before the first leader.
+    pub term: u64,
+    /// Who leads; absent when the last leader handed over and none has followed yet.
+    pub leader: Option<LeaderRow>,
+    /// Newest first.
+    pub history: Vec<TakeoverRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderRow {
+    pub replica: String,
+    pub api_address: String,
+    pub peer_address: String,
+    pub since_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeoverRow {
+    pub term: u64,
+    pub replica: String,
+    pub at_ms: u64,
+    pub phases_us: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("postgres: {0}")]
+    Unavailable(String),
+    #[error("the store does not understand the database: {0}")]
+    Broken(String),
+}
+
+impl PgReader {
+    pub fn new(config: PgConfig) -> Self {
+        Self { config, session: Mutex::new(None) }
+    }
+
+    /// At most `limit` payments, newest first, of those created before the one with sequence `before`.
+    pub async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<PaymentRow>, ReadError> {
+        let before = before.map_or(i64::MAX, |before| to_bigint("before", before).unwrap_or(i64::MAX));
+        let sql = format!("{PAYMENT} WHERE sequence < $1 ORDER BY sequence DESC LIMIT $2");
+        self.rows(&sql, &[&before, &i64::from(limit)], payment).await
+    }
+
+    /// The payment with this hash; where the node paid itself, the outbound one.
+    pub async fn payment(&self, payment_hash: [u8; 32]) -> Result<Option<PaymentRow>, ReadError> {
+        let sql = format!("{PAYMENT} WHERE payment_hash = $1 ORDER BY direction DESC LIMIT 1");
+        Ok(self.rows(&sql, &[&&payment_hash[..]], payment).await?.pop())
+    }
+
+    pub async fn payment_in(
+        &self,
+        payment_hash: [u8; 32],
+        direction: Direction,
+    ) -> Result<Option<PaymentRow>, ReadError> {
+        let sql = format!("{PAYMENT} WHERE payment_hash = $1 AND direction = $2");
+        Ok(self.rows(&sql, &[&&payment_hash[..], &direction_name(direction)], payment).await?.pop())
+    }
+
+    /// At most `limit` forwards, newest first, of those before the one with sequence `before`.
+    pub async fn forwards(&self, limit: u32, before: Option<u64>) -> Result<Vec<ForwardRow>, ReadError> {
+        let before = before.map_or(i64::MAX, |before| to_bigint("before", before).unwrap_or(i64::MAX));
+        let sql = format!("{FORWARD} WHERE sequence < $1 ORDER BY sequence DESC LIMIT $2");
+        self.rows(&sql, &[&before, &i64::from(limit)], forward).await
+    }
+
+    /// All channels that there have been.
+    pub async fn channels(&self) -> Result<Vec<ChannelRow>, ReadError> {
+        self.rows(CHANNEL, &[], channel).await
+    }
+
+    /// The peers that the node reconnects to by itself.
+    pub async fn peers(&self) -> Result<Vec<PeerRow>, ReadError> {
+        self.rows("SELECT node_id, address FROM holdfast.peers ORDER BY added_at, node_id", &[], |row| {
+            Ok(PeerRow { node_id: array(row.try_get(0)?)?, address: row.try_get(1)? })
+        })
+        .await
+    }
+
+    /// The newest term, who leads, and the last `history` takeovers.
+    pub async fn leadership(&self, history: u32) -> Result<LeadershipView, ReadError> {
+        // One statement, so that leader and history are of one moment.
+        let limit = i64::from(history);
+        let rows = self.rows(LEADERSHIP, &[&limit], leadership_row).await?;
+        let Some((term, leader, _)) = rows.first().cloned() else {
+            return Err(ReadError::Broken("the leadership row is missing".into()));
+        };
+        let history = rows.into_iter().filter_map(|(.., takeover)| takeover).collect();
+        Ok(LeadershipView { term, leader, history })
+    }
+
+    /// Runs a query; once more on a fresh connection if the one that was there has broken meanwhile.
+    async fn rows<T>(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        decode: impl Fn(&Row) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, ReadError> {
+        let rows = match self.session(false).await?.client.query(sql, params).await.map_err(ReadError::from) {
+            Err(ReadError::Unavailable(_)) => self.session(true).await?.client.query(sql, params).await?,
+            done => done?,
+        };
+        rows.iter().map(decode).collect::<Result<_, _>>().map_err(ReadError::from)
+    }
+
+    async fn session(&self, fresh: bool) -> Result<Arc<Session>, ReadError> {
+        let mut current = self.session.lock().await;
+        match &*current {
+            Some(session) if !fresh && !session.client.is_closed() => Ok(session.clone()),
+            _ => {
+                let connecting = Session::connect(&self.config, Purpose::Read);
+                let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::Away(format!("no answer in {CONNECT_TIMEOUT:?}"))))?;
+                Ok(current.insert(Arc::new(connected)).clone())
+            }
+        }
+    }
+}
+
+/// An operator is told soon that the database is away, rather than made to wait for it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl From<Failure> for ReadError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Away(why) => Self::Unavailable(why),
+            Failure::Wrong(why) => Self::Broken(why),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for ReadError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.code() {
+            // The first leader makes the schema; until then a standby may ask in vain.
+            Some(code) if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(code) => {
+                Self::Unavailable("this database has had no leader yet".into())
+            }
+            _ => Failure::from(error).into(),
+        }
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(_) => Self::unavailable(error.to_string()),
+            ReadError::Broken(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+const PAYMENT: &str = "SELECT payment_hash, direction, kind, status, amount_msat, fee_msat, preimage, failure, invoice,
+    (extract(epoch FROM created_at) * 1000)::bigint, (extract(epoch FROM updated_at) * 1000)::bigint, sequence
+    FROM holdfast.payments";
+
+fn payment(row: &Row) -> Result<PaymentRow, Failure> {
+    Ok(PaymentRow {
+        payment_hash: array(row.try_get(0)?)?,
+        direction: named(row.try_get(1)?, [Direction::Inbound, Direction::Outbound], direction_name)?,
+        kind: named(row.try_get(2)?, [PaymentKind::Bolt11, PaymentKind::Keysend], kind_name)?,
+        status: named(
+            row.try_get(3)?,
+            [PaymentStatus::Pending, PaymentStatus::Succeeded, PaymentStatus::Failed],
+            status_name,
+        )?,
+        amount_msat: unsigned(row, 4)?,
+        fee_msat: unsigned(row, 5)?,
+        preimage: row.try_get::<_, Option<&[u8]>>(6)?.map(array).transpose()?,
+        failure: row.try_get(7)?,
+        invoice: row.try_get(8)?,
+        created_ms: from_bigint(row.try_get(9)?),
+        updated_ms: from_bigint(row.try_get(10)?),
+        sequence: from_bigint(row.try_get(11)?),
+    })
+}
+
+const FORWARD: &str = "SELECT incoming_channel, outgoing_channel, amount_msat, fee_msat,
+    (extract(epoch FROM at) * 1000)::bigint, sequence FROM holdfast.forwards";
+
+fn forward(row: &Row) -> Result<ForwardRow, Failure> {
+    Ok(ForwardRow {
+        incoming_channel: array(row.try_get(0)?)?,
+        outgoing_channel: array(row.try_get(1)?)?,
+        amount_msat: unsigned(row, 2)?,
+        fee_msat: unsigned(row, 3)?,
+        at_ms: from_bigint(row.try_get(4)?),
+        sequence: from_bigint(row.try_get(5)?),
+    })
+}
+
+const CHANNEL: &str = "SELECT channel_id, user_channel_id, counterparty, funding, state,
+    (extract(epoch FROM pending_at) * 1000)::bigint, (extract(epoch FROM ready_at) * 1000)::bigint,
+    (extract(epoch FROM closed_at) * 1000)::bigint, close_reason
+    FROM holdfast.channels ORDER BY COALESCE(pending_at, ready_at, closed_at), channel_id";
+
+fn channel(row: &Row) -> Result<ChannelRow, Failure> {
+    let states = [ChannelState::Pending, ChannelState::Ready, ChannelState::Closed];
+    Ok(ChannelRow {
+        channel_id: array(row.try_get(0)?)?,
+        user_channel_id: u128::from_be_bytes(array(row.try_get(1)?)?),
+        counterparty: row.try_get::<_, Option<&[u8]>>(2)?.map(array).transpose()?,
+        funding: row.try_get(3)?,
+        state: named(row.try_get(4)?, states, |state| match state {
+            ChannelState::Pending => "pending",
+            ChannelState::Ready => "ready",
+            ChannelState::Closed => "closed",
+        })?,
+        pending_ms: unsigned(row, 5)?,
+        ready_ms: unsigned(row, 6)?,
+        closed_ms: unsigned(row, 7)?,
+        close_reason: row.try_get(8)?,
+    })
+}
+
+const LEADERSHIP: &str = "SELECT l.term, l.released_at IS NULL, l.replica, l.api_address, l.peer_address,
+    (extract(epoch FROM l.since) * 1000)::bigint, h.term, h.replica, (extract(epoch FROM h.at) * 1000)::bigint,
+    h.phases_us
+    FROM holdfast.leadership l
+    LEFT JOIN (SELECT * FROM holdfast.leadership_history ORDER BY term DESC LIMIT $1) h ON true
+    ORDER BY h.term DESC";
+
+type LeadershipRow = (u64, Option<LeaderRow>, Option<TakeoverRow>);
+
+fn leadership_row(row: &Row) -> Result<LeadershipRow, Failure> {
+    let leads: bool = row.try_get(1)?;
+    let leader = match (leads, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, unsigned(row, 5)?) {
+        (true, Some(replica), Some(api_address), Some(peer_address), Some(since_ms)) => {
+            Some(LeaderRow { replica, api_address, peer_address, since_ms })
+        }
+        _ => None,
+    };
+    let takeover = match (unsigned(row, 6)?, row.try_get(7)?, unsigned(row, 8)?, row.try_get(9)?) {
+        (Some(term), Some(replica), Some(at_ms), Some(Json(phases_us))) => {
+            Some(TakeoverRow { term, replica, at_ms, phases_us })
+        }
+        _ => None,
+    };
+    Ok((from_bigint(row.try_get(0)?), leader, takeover))
+}
+
+fn unsigned(row: &Row, column: usize) -> Result<Option<u64>, Failure> {
+    Ok(row.try_get::<_, Option<i64>>(column)?.map(from_bigint))
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Failure> {
+    bytes.try_into().map_err(|_| Failure::Wrong(format!("{} bytes where {N} belong", bytes.len())))
+}
+
+fn named<T: Copy, const N: usize>(name: &str, all: [T; N], name_of: impl Fn(T) -> &'static str) -> Result<T, Failure> {
+    all.into_iter()
+        .find(|value| name_of(*value) == name)
+        .ok_or_else(|| Failure::Wrong(format!("an unknown word in a column: {name}")))
+}

@@ -1,0 +1,143 @@
+//! A chain of blocks and one mempool that keeps whatever came first.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use bitcoin::{
+    Amount, Block, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid,
+    Witness, absolute::LockTime, constants::genesis_block, hashes::Hash, relative, transaction::Version,
+};
+use lightning::chain::{BestBlock, chaininterface::BroadcasterInterface};
+
+pub struct Chain {
+    blocks: Vec<Block>,
+    mempool: Vec<Transaction>,
+    known: HashMap<Txid, Known>,
+    spent: HashMap<OutPoint, Txid>,
+    faucet: u32,
+}
+
+struct Known {
+    tx: Transaction,
+    height: Option<u32>,
+}
+
+impl Chain {
+    pub fn new() -> Self {
+        let blocks = vec![genesis_block(Network::Regtest)];
+        Self { blocks, mempool: vec![], known: HashMap::new(), spent: HashMap::new(), faucet: 0 }
+    }
+
+    pub fn height(&self) -> u32 {
+        self.blocks.len() as u32 - 1
+    }
+
+    pub fn tip(&self) -> BestBlock {
+        BestBlock::new(self.block(self.height()).block_hash(), self.height())
+    }
+
+    pub fn block(&self, height: u32) -> &Block {
+        &self.blocks[height as usize]
+    }
+
+    pub fn hash(&self, height: u32) -> BlockHash {
+        self.block(height).block_hash()
+    }
+
+    /// A transaction that pays `value` to `script` out of thin air. It still has to be submitted.
+    pub fn fund(&mut self, script: ScriptBuf, value: Amount) -> Transaction {
+        self.faucet += 1;
+        let input = TxIn {
+            previous_output: OutPoint { txid: faucet(), vout: self.faucet },
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::from_slice(&[[1; 64]]),
+        };
+        let output = vec![TxOut { script_pubkey: script, value }];
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output }
+    }
+
+    /// Takes a transaction into the mempool, unless it is final only later or an input is unknown or spent.
+    pub fn submit(&mut self, tx: &Transaction) -> bool {
+        let txid = tx.compute_txid();
+        if self.known.contains_key(&txid) {
+            return true;
+        }
+        if !tx.input.iter().all(|input| self.spendable(tx, input)) {
+            return false;
+        }
+        for input in &tx.input {
+            self.spent.insert(input.previous_output, txid);
+        }
+        self.known.insert(txid, Known { tx: tx.clone(), height: None });
+        self.mempool.push(tx.clone());
+        true
+    }
+
+    fn spendable(&self, tx: &Transaction, input: &TxIn) -> bool {
+        let next = self.height() + 1;
+        if let LockTime::Blocks(height) = tx.lock_time
+            && input.sequence != Sequence::MAX
+            && height.to_consensus_u32() >= next
+        {
+            return false;
+        }
+        let parent = input.previous_output;
+        if self.spent.contains_key(&parent) {
+            return false;
+        }
+        if parent.txid == faucet() {
+            return true;
+        }
+        let Some(known) = self.known.get(&parent.txid) else { return false };
+        match input.sequence.to_relative_lock_time() {
+            Some(relative::LockTime::Blocks(n)) if n.value() > 0 => {
+                known.height.is_some_and(|height| height + u32::from(n.value()) <= next)
+            }
+            _ => true,
+        }
+    }
+
+    /// Puts the whole mempool into a block.
+    pub fn mine(&mut self) {
+        let height = self.height() + 1;
+        let mut block = genesis_block(Network::Regtest);
+        block.header.prev_blockhash = self.hash(self.height());
+        block.header.time = 1_700_000_000 + height * 600;
+        block.header.merkle_root = TxMerkleNode::all_zeros();
+        block.txdata = std::mem::take(&mut self.mempool);
+        for tx in &block.txdata {
+            if let Some(known) = self.known.get_mut(&tx.compute_txid()) {
+                known.height = Some(height);
+            }
+        }
+        self.blocks.push(block);
+    }
+
+    /// Whether a transaction is in the mempool or a block.
+    pub fn knows(&self, txid: &Txid) -> bool {
+        self.known.contains_key(txid)
+    }
+
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<&Transaction> {
+        self.spent.get(outpoint).map(|txid| &self.known[txid].tx)
+    }
+}
+
+fn faucet() -> Txid {
+    Txid::from_byte_array([0xfa; 32])
+}
+
+/// A broadcaster that does not wait for anything.
+pub struct Direct(pub Arc<Mutex<Chain>>);
+
+impl BroadcasterInterface for Direct {
+    fn broadcast_transactions(&self, transactions: &[&Transaction]) {
+        let mut chain = self.0.lock().unwrap();
+        for tx in transactions {
+            chain.submit(tx);
+        }
+    }
+}

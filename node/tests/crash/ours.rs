@@ -1,0 +1,202 @@
+//! Our node in the middle: the real commit loop's parts over the harness's store, one step at a time.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex},
+};
+
+use bitcoin::Transaction;
+use holdfast_node::{
+    lightning::{
+        BufferedBroadcaster, BufferedPersister, ClosingWatch, CommitQueue, Committer, LdkMachine, MessageGate, Taken,
+        load,
+    },
+    store::Batch,
+};
+use lightning::{
+    chain::{Listen, chaininterface::BroadcasterInterface},
+    ln::channelmanager::ChannelManagerReadArgs,
+    onion_message::messenger::NullMessageRouter,
+    util::ser::Writeable,
+};
+
+use crate::{
+    chain::{Chain, Direct},
+    node::{DynBroadcaster, DynHandler, DynPersist, DynWatch, Keys, Manager, Monitors, NoRouter, Node, Parts, node_id},
+    store::Memory,
+};
+
+/// The order of the commit loop, or one of the ways to get it wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As designed.
+    Right,
+    /// LDK's stock order: monitors are stored and acknowledged first, the manager some time later.
+    MonitorsFirst,
+    /// The manager is encoded before the buffer is taken.
+    EncodeFirst,
+    /// Transactions go out when LDK hands them over.
+    BroadcastFirst,
+    /// Every message goes out when LDK makes it.
+    GateOff,
+    /// A node that is loaded has forgotten the closing transactions that were signed.
+    ClosingsForgotten,
+}
+
+/// The real commit loop over the real parts.
+type Commits<K> = Committer<LdkMachine<Arc<Manager<K>>, Arc<Monitors<K>>>>;
+
+pub struct Ours<K: Keys> {
+    pub node: Node<K>,
+    pub queue: Arc<CommitQueue>,
+    committer: Commits<K>,
+    order: Order,
+    phase: Phase,
+    /// Encoded too early, in [`Order::EncodeFirst`].
+    early: Option<Vec<u8>>,
+    /// Stored too late, in [`Order::MonitorsFirst`].
+    late: Option<Vec<u8>>,
+}
+
+enum Phase {
+    Idle,
+    Taken(Taken),
+    Written(Taken),
+}
+
+/// What a step of the commit loop did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    Nothing,
+    Took,
+    Wrote,
+    Acknowledged,
+}
+
+impl<K: Keys> Ours<K> {
+    pub fn start(
+        parts: &Parts,
+        keys: Arc<K>,
+        store: &Memory,
+        chain: &Arc<Mutex<Chain>>,
+        order: Order,
+        updates_kept: u32,
+    ) -> Result<Self, load::LoadError> {
+        let loaded = store.load();
+        let no_records = Default::default();
+        let records = if order == Order::ClosingsForgotten { &no_records } else { &loaded.kv };
+        let queue = Arc::new(CommitQueue::load(records).unwrap());
+        let broadcaster: Arc<DynBroadcaster> = match order {
+            Order::BroadcastFirst => Arc::new(Direct(chain.clone())),
+            _ => Arc::new(BufferedBroadcaster::new(queue.clone())),
+        };
+        let persister = Arc::new(BufferedPersister::with_updates_kept(queue.clone(), updates_kept));
+        let persist: Arc<DynPersist<K>> = persister.clone();
+        let monitors = Node::monitors(parts, &keys, &broadcaster, persist);
+        let watch: Arc<DynWatch<K>> = match order {
+            Order::ClosingsForgotten => monitors.clone(),
+            _ => Arc::new(ClosingWatch::new(monitors.clone(), queue.clone())),
+        };
+
+        let manager = match &loaded.manager {
+            None => Node::new_manager(parts, &keys, &broadcaster, watch, chain.lock().unwrap().tip()),
+            Some(bytes) => {
+                let read =
+                    load::read_monitors(&loaded.monitors, (&keys, &keys), &broadcaster, &parts.fees, &parts.log)?;
+                let args = ChannelManagerReadArgs::new(
+                    keys.clone(),
+                    keys.clone(),
+                    keys.clone(),
+                    parts.fees.clone(),
+                    watch,
+                    broadcaster.clone(),
+                    Arc::new(NoRouter),
+                    Arc::new(NullMessageRouter {}),
+                    parts.log.clone(),
+                    parts.config.clone(),
+                    read.iter().map(|read| &read.monitor).collect(),
+                );
+                let manager = Arc::new(load::read_manager(bytes, args)?);
+                let blocks: Vec<_> = {
+                    let chain = chain.lock().unwrap();
+                    (0..=chain.height()).map(|height| (height, chain.block(height).clone())).collect()
+                };
+                for read in &read {
+                    for (height, block) in &blocks[read.best_block.height as usize + 1..] {
+                        let txdata: Vec<_> = block.txdata.iter().enumerate().collect();
+                        let (broadcaster, fees) = (broadcaster.clone(), parts.fees.clone());
+                        read.monitor.block_connected(&block.header, &txdata, *height, broadcaster, fees, &parts.log);
+                    }
+                }
+                for (height, block) in &blocks[manager.current_best_block().height as usize + 1..] {
+                    manager.block_connected(block, *height);
+                }
+                load::start_watching(&monitors, &persister, read)?;
+                manager
+            }
+        };
+        queue.rebroadcast_closings();
+
+        let handler: Arc<DynHandler> = match order {
+            Order::GateOff => manager.clone(),
+            _ => Arc::new(MessageGate::new(manager.clone(), queue.clone())),
+        };
+        let network = chain.clone();
+        let machine = LdkMachine {
+            manager: manager.clone(),
+            monitors: monitors.clone(),
+            send_package: Box::new(move |package: Vec<Transaction>| {
+                Direct(network.clone()).broadcast_transactions(&package.iter().collect::<Vec<_>>());
+            }),
+            // The world fetches messages when it likes.
+            process_messages: Box::new(|| {}),
+        };
+        let node = Node { id: node_id(&*keys), keys, manager, monitors, broadcaster, handler };
+        let committer = Committer::new(queue.clone(), machine);
+        Ok(Self { node, queue, committer, order, phase: Phase::Idle, early: None, late: None })
+    }
+
+    /// One step of the commit loop. A crash may come between any two.
+    pub fn commit_step(&mut self, store: &mut Memory) -> Step {
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => {
+                if let Some(manager) = self.late.take() {
+                    store.apply(&Batch { manager: Some(manager), ..Batch::default() });
+                    return Step::Wrote;
+                }
+                if self.order == Order::EncodeFirst && self.early.is_none() {
+                    self.early = Some(self.node.manager.encode());
+                    return Step::Nothing;
+                }
+                let mut taken = self.committer.take_and_encode();
+                if let Some(early) = self.early.take()
+                    && taken.batch.manager.is_some()
+                {
+                    taken.batch.manager = Some(early);
+                }
+                if taken.is_empty() {
+                    self.committer.acknowledge(taken);
+                    return Step::Nothing;
+                }
+                self.phase = Phase::Taken(taken);
+                Step::Took
+            }
+            Phase::Taken(mut taken) => {
+                if self.order == Order::MonitorsFirst {
+                    self.late = taken.batch.manager.take();
+                }
+                store.apply(&taken.batch);
+                self.phase = Phase::Written(taken);
+                Step::Wrote
+            }
+            Phase::Written(taken) => {
+                self.committer.acknowledge(taken);
+                Step::Acknowledged
+            }
+        }
+    }
+
+    pub fn idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.late.is_none()
+    }
+}

@@ -1,0 +1,8 @@
+//! The store and the leadership against a real Postgres, started by each test for itself.
+
+mod leader;
+mod measure;
+mod model;
+mod proxy;
+mod server;
+mod store;

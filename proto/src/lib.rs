@@ -1,0 +1,24 @@
+//! The contract between Holdfast's parts: generated messages, typed errors, identities, mutual TLS.
+
+pub mod error;
+pub mod identity;
+pub mod lightning;
+pub mod pki;
+mod redact;
+pub mod tls;
+
+/// `holdfast.signer.v1`: what a replica asks of the signer, and the error detail of both services.
+pub mod signer {
+    #[allow(clippy::all, missing_docs)]
+    pub mod v1 {
+        tonic::include_proto!("holdfast.signer.v1");
+    }
+}
+
+/// `holdfast.node.v1`: the operator's API.
+pub mod node {
+    #[allow(clippy::all, missing_docs)]
+    pub mod v1 {
+        tonic::include_proto!("holdfast.node.v1");
+    }
+}

@@ -1,0 +1,139 @@
+//! The server's side: a stream of connections that have shown who they are.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::transport::{Server, server::Connected};
+
+use super::{Credentials, connect::explain, verify};
+use crate::{error::Error, identity::Identity};
+
+/// Accepts and shakes hands until the stream is dropped; feed it to tonic's `serve_with_incoming_shutdown`. Must be called
+/// on a tokio runtime.
+///
+/// Handshakes run side by side, each with a deadline. One that fails is logged and costs nobody else anything; the
+/// stream itself never yields an error and never ends.
+pub fn incoming(listener: TcpListener, credentials: Credentials) -> impl Stream<Item = io::Result<TlsIncoming>> + Send {
+    let (ready, stream) = mpsc::channel(16);
+    tokio::spawn(accept(listener, TlsAcceptor::from(credentials.server_config()), ready));
+    ReceiverStream::new(stream)
+}
+
+/// A tonic server that notices a dead client within seconds.
+pub fn server() -> Server {
+    Server::builder().http2_keepalive_interval(Some(PING_EVERY)).http2_keepalive_timeout(Some(PING_TIMEOUT))
+}
+
+/// Who is on the other side of a request's connection, in its extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity(pub Identity);
+
+/// The caller's identity. Refused by rule `identity` when the request did not come through [`incoming`].
+pub fn peer_identity<T>(request: &tonic::Request<T>) -> Result<Identity, Error> {
+    match request.extensions().get::<PeerIdentity>() {
+        Some(PeerIdentity(identity)) => Ok(identity.clone()),
+        None => Err(Error::refused("identity", "the connection carries no identity")),
+    }
+}
+
+/// A connection whose client has shown a certificate of our authority and trust domain.
+#[derive(Debug)]
+pub struct TlsIncoming {
+    stream: TlsStream<TcpStream>,
+    peer: PeerIdentity,
+}
+
+impl Connected for TlsIncoming {
+    type ConnectInfo = PeerIdentity;
+
+    fn connect_info(&self) -> PeerIdentity {
+        self.peer.clone()
+    }
+}
+
+pub(super) const PING_EVERY: Duration = Duration::from_secs(2);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(3);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// Strangers who connect and say nothing can hold this many places for one deadline each, and no memory beyond that.
+const HANDSHAKES_AT_ONCE: usize = 256;
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<io::Result<TlsIncoming>>) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = ready.closed() => return,
+            Some(_) = handshakes.join_next(), if !handshakes.is_empty() => {}
+            accepted = listener.accept(), if handshakes.len() < HANDSHAKES_AT_ONCE => match accepted {
+                Ok((tcp, address)) => {
+                    let (acceptor, ready) = (acceptor.clone(), ready.clone());
+                    handshakes.spawn(async move {
+                        match time::timeout(HANDSHAKE_DEADLINE, shake_hands(tcp, acceptor)).await {
+                            // A closed channel means that the server is shutting down: the connection is simply dropped.
+                            Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+                            Ok(Err(why)) => tracing::warn!(%address, why, "refused a connection"),
+                            Err(_) => tracing::warn!(%address, "a connection did not finish its handshake in time"),
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: it passes when connections end.
+                    tracing::error!(%error, "cannot accept connections");
+                    time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn shake_hands(tcp: TcpStream, acceptor: TlsAcceptor) -> Result<TlsIncoming, String> {
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let stream = acceptor.accept(tcp).await.map_err(|e| explain(&e).to_string())?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or("no client certificate")?;
+    let peer = PeerIdentity(verify::identity_of(leaf).map_err(|e| e.to_string())?);
+    Ok(TlsIncoming { stream, peer })
+}
+
+impl AsyncRead for TlsIncoming {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsIncoming {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,227 @@
+//! The signer's configuration: one TOML file, parsed whole before anything starts. Unknown keys are errors.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bitcoin::Network;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{custody::pkcs11::TokenUri, rules::RulesConfig};
+
+/// Every key with its meaning, as `holdfast-signer config` prints it.
+pub const COMMENTED_DEFAULT: &str = include_str!("config.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerConfig {
+    #[serde(deserialize_with = "network")]
+    pub network: Network,
+    /// The guard store, the recorded node id and, with a token, the sealed seed.
+    pub data_dir: PathBuf,
+    /// gRPC over mutual TLS.
+    pub listen: SocketAddr,
+    /// `/livez`, `/readyz` and `/metrics`, in the clear.
+    pub health_listen: Option<SocketAddr>,
+    pub tls: TlsConfig,
+    pub custody: CustodyConfig,
+    #[serde(default)]
+    pub rules: RulesConfig,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
+}
+
+/// The one backend that is used.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "CustodyTable")]
+pub enum CustodyConfig {
+    File(FileCustody),
+    Pkcs11(Pkcs11Custody),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileCustody {
+    pub path: PathBuf,
+    pub passphrase_file: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11Custody {
+    /// The PKCS#11 library.
+    pub module: PathBuf,
+    pub token: TokenUri,
+    pub pin_file: PathBuf,
+    /// The objects are labelled `<label>-identity` and `<label>-seal`.
+    #[serde(default = "default_label")]
+    pub label: String,
+    /// Sessions, and so calls in flight; the token's own limit applies as well.
+    #[serde(default = "default_sessions")]
+    pub sessions: u8,
+    /// How long a caller waits for the token.
+    #[serde(rename = "timeout_ms", default = "default_timeout", deserialize_with = "milliseconds")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration {path}: {error}")]
+    Read { path: PathBuf, error: io::Error },
+    #[error("configuration {path}: {why}")]
+    Parse { path: PathBuf, why: String },
+}
+
+impl SignerConfig {
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, directory).map_err(|why| ConfigError::Parse { path: path.to_owned(), why })
+    }
+
+    /// Relative paths are resolved against `directory`, that of the configuration file.
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, String> {
+        let mut config: Self = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+        config.paths_mut().into_iter().for_each(|path| *path = directory.join(&*path));
+        Ok(config)
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = vec![&mut self.data_dir, &mut self.tls.certificate, &mut self.tls.key, &mut self.tls.ca];
+        match &mut self.custody {
+            CustodyConfig::File(file) => paths.extend([&mut file.path, &mut file.passphrase_file]),
+            CustodyConfig::Pkcs11(token) => {
+                paths.push(&mut token.pin_file);
+                // A bare library name is left to the dynamic linker.
+                if token.module.components().count() > 1 {
+                    paths.push(&mut token.module);
+                }
+            }
+        }
+        paths
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BackendName {
+    File,
+    Pkcs11,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CustodyTable {
+    backend: BackendName,
+    file: Option<FileCustody>,
+    pkcs11: Option<Pkcs11Custody>,
+}
+
+impl TryFrom<CustodyTable> for CustodyConfig {
+    type Error = &'static str;
+
+    fn try_from(table: CustodyTable) -> Result<Self, Self::Error> {
+        match (table.backend, table.file, table.pkcs11) {
+            (BackendName::File, Some(file), None) => Ok(Self::File(file)),
+            (BackendName::Pkcs11, None, Some(pkcs11)) => Ok(Self::Pkcs11(pkcs11)),
+            (BackendName::File, None, _) => Err("backend \"file\" needs the table [custody.file]"),
+            (BackendName::Pkcs11, _, None) => Err("backend \"pkcs11\" needs the table [custody.pkcs11]"),
+            (BackendName::File, _, Some(_)) => Err("[custody.pkcs11] does nothing with backend \"file\": remove it"),
+            (BackendName::Pkcs11, Some(_), _) => Err("[custody.file] does nothing with backend \"pkcs11\": remove it"),
+        }
+    }
+}
+
+fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    match name.parse() {
+        Ok(network @ (Network::Bitcoin | Network::Testnet4 | Network::Signet | Network::Regtest)) => Ok(network),
+        _ => Err(D::Error::custom(format!("network `{name}` is not one of bitcoin, testnet4, signet, regtest"))),
+    }
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    match u32::deserialize(deserializer)? {
+        0 => Err(D::Error::custom("a time of 0 ms would end every call before it begins")),
+        ms => Ok(Duration::from_millis(ms.into())),
+    }
+}
+
+fn default_label() -> String {
+    "holdfast".into()
+}
+
+fn default_sessions() -> u8 {
+    4
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<SignerConfig, String> {
+        SignerConfig::parse(text, Path::new("/etc/holdfast"))
+    }
+
+    /// The default with every commented key in force: a line `#key = value` or `#[table]`, no space after the sign.
+    fn with_all_keys() -> String {
+        let uncomment = |line: &'static str| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest,
+            _ => line,
+        };
+        COMMENTED_DEFAULT.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_printed_default_parses() {
+        let config = parse(COMMENTED_DEFAULT).unwrap();
+        assert_eq!(config.network, Network::Bitcoin);
+        let CustodyConfig::Pkcs11(token) = config.custody else { panic!("the default is a token") };
+        assert_eq!((token.sessions, token.timeout), (default_sessions(), default_timeout()));
+        assert_eq!(token.label, default_label());
+    }
+
+    #[test]
+    fn every_commented_key_of_the_default_is_known() {
+        let all = with_all_keys();
+        assert_ne!(all, COMMENTED_DEFAULT);
+        // Both backends are shown, and only one may be configured.
+        let (start, rest) = all.split_once("[custody.file]").unwrap();
+        let (file, end) = rest.split_once("\n[").unwrap();
+        let config = parse(&format!("{start}\n[{end}")).unwrap();
+        assert_eq!(config.rules, RulesConfig::default(), "the limits shown are not the defaults");
+        let (start, rest) = all.split_once("[custody.pkcs11]").unwrap();
+        let end = &rest[rest.find("\n[").unwrap()..];
+        parse(&format!("{}{end}", start.replace("\"pkcs11\"", "\"file\""))).unwrap();
+        assert!(file.contains("passphrase_file"));
+    }
+
+    #[test]
+    fn unknown_keys_and_idle_tables_are_errors() {
+        let with = |line: &str| parse(&format!("{line}\n{COMMENTED_DEFAULT}"));
+        assert!(with("lisen = \"127.0.0.1:1\"").unwrap_err().contains("lisen"));
+        let both = format!("{COMMENTED_DEFAULT}\n[custody.file]\npath = \"a\"\npassphrase_file = \"b\"\n");
+        assert!(parse(&both).unwrap_err().contains("does nothing"));
+        let other = COMMENTED_DEFAULT.replace("network = \"bitcoin\"", "network = \"testnet\"");
+        assert!(parse(&other).unwrap_err().contains("testnet4"));
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_configuration_file() {
+        let text = COMMENTED_DEFAULT.replace("\"/var/lib/holdfast-signer\"", "\"data\"");
+        assert_eq!(parse(&text).unwrap().data_dir, Path::new("/etc/holdfast/data"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Custody in a file: the seed encrypted with a passphrase, the node identity a child of the seed.
+//!
+//! It protects a copied disk or backup, not a machine that runs the signer and can read the passphrase.
+
+use std::{path::Path, sync::Arc};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use bitcoin::{Network, secp256k1::PublicKey};
+use chacha20poly1305::{
+    XChaCha20Poly1305,
+    aead::{Aead, KeyInit, Payload},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    Custody, CustodyError, NodeIdentity, Seed, files, prove_identity, random,
+    sealed::{self, Argon2id, Header, Lock, SealedSeed},
+};
+use crate::{config::FileCustody, keys::SeedIdentity};
+
+/// What RFC 9106 section 4 recommends where memory is not plentiful: 64 MiB, three passes, four lanes.
+const MEMORY_KIB: u32 = 64 * 1024;
+const PASSES: u32 = 3;
+const LANES: u32 = 4;
+/// A header may ask for this much memory at most: it is read before it can be authenticated.
+const MAX_MEMORY_KIB: u32 = 4 * 1024 * 1024;
+const MAX_PASSES: u32 = 64;
+
+pub struct FileBackend {
+    seed: Seed,
+    identity: Arc<SeedIdentity>,
+}
+
+impl FileBackend {
+    /// Makes a fresh seed and seals it. Refuses when the file already exists.
+    pub fn init(config: &FileCustody, network: Network) -> Result<Self, CustodyError> {
+        sealed::refuse_existing(&config.path)?;
+        let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
+        let seed: Seed = random()?;
+        let backend = Self::from_seed(seed)?;
+        let kdf = Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: *random()? };
+        let header = Header { network, node_id: backend.identity.public_key(), lock: Lock::Passphrase(kdf.clone()) };
+        let nonce: Zeroizing<[u8; 24]> = random()?;
+        let ciphertext = cipher(&passphrase, &kdf)?
+            .encrypt(&(*nonce).into(), Payload { msg: backend.seed.as_slice(), aad: &header.associated_data() })
+            .map_err(|_| CustodyError::Wrong("the seed could not be encrypted".into()))?;
+        SealedSeed { header, nonce: nonce.to_vec(), ciphertext }.create(&config.path)?;
+        Ok(backend)
+    }
+
+    /// Decrypts the seed and checks that it gives the node id that was recorded.
+    pub fn open(config: &FileCustody, network: Network, node_id: &PublicKey) -> Result<Self, CustodyError> {
+        let sealed = SealedSeed::read(&config.path, network, node_id)?;
+        let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
+        let backend = Self::from_seed(unseal(&sealed, &passphrase, &config.path)?)?;
+        if backend.identity.public_key() != *node_id {
+            return Err(CustodyError::Wrong(format!(
+                "the seed in {} gives node id {}, not the recorded {node_id}",
+                config.path.display(),
+                backend.identity.public_key(),
+            )));
+        }
+        Ok(backend)
+    }
+
+    fn from_seed(seed: Seed) -> Result<Self, CustodyError> {
+        let identity = Arc::new(SeedIdentity::new(&seed)?);
+        Ok(Self { seed, identity })
+    }
+}
+
+impl Custody for FileBackend {
+    fn backend(&self) -> &'static str {
+        "file"
+    }
+
+    fn identity(&self) -> Arc<dyn NodeIdentity> {
+        self.identity.clone()
+    }
+
+    fn identity_in_token(&self) -> bool {
+        false
+    }
+
+    fn unseal(&self) -> Result<Seed, CustodyError> {
+        Ok(self.seed.clone())
+    }
+
+    fn self_test(&self) -> Result<(), CustodyError> {
+        prove_identity(&*self.identity)
+    }
+}
+
+fn unseal(sealed: &SealedSeed, passphrase: &str, path: &Path) -> Result<Seed, CustodyError> {
+    let fail = |why: &str| CustodyError::Wrong(format!("sealed seed {}: {why}", path.display()));
+    let Lock::Passphrase(kdf) = &sealed.header.lock else {
+        return Err(fail("is sealed by a token, not by a passphrase"));
+    };
+    let nonce: [u8; 24] = sealed.nonce.as_slice().try_into().map_err(|_| fail("its nonce has not 24 bytes"))?;
+    let aad = sealed.header.associated_data();
+    let opened = cipher(passphrase, kdf)?
+        .decrypt(&nonce.into(), Payload { msg: &sealed.ciphertext, aad: &aad })
+        .map(Zeroizing::new)
+        .map_err(|_| fail("does not open: the passphrase is wrong, or the file was changed"))?;
+    let mut seed = Seed::default();
+    match opened.len() == seed.len() {
+        true => seed.copy_from_slice(&opened),
+        false => return Err(fail("does not hold a seed of 32 bytes")),
+    }
+    Ok(seed)
+}
+
+fn cipher(passphrase: &str, kdf: &Argon2id) -> Result<XChaCha20Poly1305, CustodyError> {
+    if kdf.memory_kib > MAX_MEMORY_KIB || kdf.passes > MAX_PASSES {
+        return Err(CustodyError::Wrong(format!(
+            "the sealed seed asks for {} KiB of memory and {} passes, beyond what is sane",
+            kdf.memory_kib, kdf.passes
+        )));
+    }
+    let fail = |e: argon2::Error| CustodyError::Wrong(format!("argon2id parameters of the sealed seed: {e}"));
+    let params = Params::new(kdf.memory_kib, kdf.passes, kdf.lanes, Some(32)).map_err(fail)?;
+    let mut memory = Zeroizing::new(vec![Block::default(); params.block_count()]);
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into_with_memory(passphrase.as_bytes(), &kdf.salt, key.as_mut_slice(), memory.as_mut_slice())
+        .map_err(fail)?;
+    Ok(XChaCha20Poly1305::new((&*key).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        config: FileCustody,
+    }
+
+    fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let config = FileCustody {
+            path: directory.path().join("seed.sealed"),
+            passphrase_file: directory.path().join("passphrase"),
+        };
+        files::create_durably(&config.passphrase_file, b"correct horse\n").unwrap();
+        Fixture { _directory: directory, config }
+    }
+
+    #[test]
+    fn the_same_seed_and_identity_come_back() {
+        let fixture = fixture();
+        let made = FileBackend::init(&fixture.config, Network::Regtest).unwrap();
+        let node_id = made.identity().public_key();
+        let opened = FileBackend::open(&fixture.config, Network::Regtest, &node_id).unwrap();
+        assert_eq!(*made.unseal().unwrap(), *opened.unseal().unwrap());
+        assert_eq!(opened.identity().public_key(), node_id);
+        let text = fs::read_to_string(&fixture.config.path).unwrap();
+        assert!(!text.contains(&hex::encode(*made.unseal().unwrap())));
+    }
+
+    #[test]
+    fn a_wrong_passphrase_and_a_changed_file_are_refused() {
+        let fixture = fixture();
+        let node_id = FileBackend::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
+        let open = || FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
+
+        let good = fs::read_to_string(&fixture.config.path).unwrap();
+        // Each hexadecimal and decimal field in turn; network and node id have checks of their own before.
+        for field in ["nonce", "ciphertext", "memory_kib", "passes", "lanes", "salt"] {
+            let line = good.lines().find(|line| line.starts_with(&format!("{field} ="))).unwrap();
+            let at = line.rfind(|c: char| c.is_ascii_hexdigit()).unwrap();
+            let digit = if &line[at..=at] == "4" { "5" } else { "4" };
+            let changed = good.replace(line, &format!("{}{digit}{}", &line[..at], &line[at + 1..]));
+            assert_ne!(changed, good);
+            fs::write(&fixture.config.path, changed).unwrap();
+            assert!(matches!(open(), Err(CustodyError::Wrong(_))), "{field}");
+        }
+        fs::write(&fixture.config.path, good.replace("regtest", "signet")).unwrap();
+        let other_network = FileBackend::open(&fixture.config, Network::Signet, &node_id).map(|_| ());
+        assert!(matches!(other_network, Err(CustodyError::Wrong(_))));
+
+        fs::write(&fixture.config.path, good).unwrap();
+        assert_eq!(open(), Ok(()));
+        fs::write(&fixture.config.passphrase_file, "correct hearse\n").unwrap();
+        assert!(open().unwrap_err().to_string().contains("the passphrase is wrong"));
+    }
+
+    #[test]
+    fn absent_is_not_empty() {
+        let fixture = fixture();
+        let made = FileBackend::init(&fixture.config, Network::Regtest).unwrap();
+        let node_id = made.identity().public_key();
+        assert!(matches!(FileBackend::init(&fixture.config, Network::Regtest), Err(CustodyError::Wrong(_))));
+        fs::remove_file(&fixture.config.path).unwrap();
+        let gone = FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
+        assert!(matches!(gone, Err(CustodyError::Unavailable(_))));
+        assert!(!fixture.config.path.exists());
+    }
+}

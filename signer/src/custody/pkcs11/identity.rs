@@ -1,0 +1,134 @@
+//! The node's identity in the token: ECDSA and ECDH happen inside it, and each answer is checked outside.
+
+use std::sync::Arc;
+
+use bitcoin::secp256k1::{
+    Message, PublicKey, Secp256k1,
+    ecdsa::{RecoverableSignature, RecoveryId, Signature},
+};
+use cryptoki::{
+    mechanism::{
+        Mechanism,
+        elliptic_curve::{EcKdf, Ecdh1DeriveParams},
+    },
+    object::{Attribute, AttributeType, KeyType, ObjectClass},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    error::CallError,
+    point::{self, Plan, X},
+    worker::{Connection, Workers},
+};
+use crate::custody::{CustodyError, NodeIdentity, SharedSecret};
+
+pub struct TokenIdentity {
+    pub workers: Arc<Workers>,
+    pub node_id: PublicKey,
+}
+
+impl NodeIdentity for TokenIdentity {
+    fn public_key(&self) -> PublicKey {
+        self.node_id
+    }
+
+    fn sign(&self, digest: &[u8; 32]) -> Result<RecoverableSignature, CustodyError> {
+        let digest = *digest;
+        self.workers.call(move |connection, _| sign(connection, &digest))
+    }
+
+    fn ecdh(&self, point: &PublicKey) -> Result<SharedSecret, CustodyError> {
+        match point::plan(point, &self.node_id) {
+            Plan::Known(product) => Ok(point::shared_secret(&product)),
+            Plan::Ask { shifted } => {
+                let point = *point;
+                self.workers.call(move |connection, _| ecdh(connection, &point, &shifted))
+            }
+        }
+    }
+}
+
+/// Two derivations, because one gives x alone (see [`point::resolve`]).
+fn ecdh(connection: &Connection, point: &PublicKey, shifted: &PublicKey) -> Result<SharedSecret, CallError> {
+    let (x, shifted_x) = (derive_x(connection, point)?, derive_x(connection, shifted)?);
+    let product = point::resolve(&x, &shifted_x, &connection.node_id)
+        .ok_or_else(|| CallError::false_answer("the token derived with a key that is not the node's"))?;
+    Ok(point::shared_secret(&product))
+}
+
+/// `CKM_ECDH1_DERIVE` with `CKD_NULL`: the x coordinate of the product.
+fn derive_x(connection: &Connection, point: &PublicKey) -> Result<X, CallError> {
+    let session = &connection.session;
+    let encoded = point.serialize_uncompressed();
+    let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), &encoded));
+    let template = [
+        Attribute::Token(false),
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::GENERIC_SECRET),
+        Attribute::Sensitive(false),
+        Attribute::Extractable(true),
+        Attribute::ValueLen(32.into()),
+    ];
+    let derived = session.derive_key(&mechanism, connection.keys.identity, &template)?;
+    let value = session.get_attributes(derived, &[AttributeType::Value]);
+    session.destroy_object(derived)?;
+    let value = value?.into_iter().find_map(|attribute| match attribute {
+        Attribute::Value(bytes) => Some(Zeroizing::new(bytes)),
+        _ => None,
+    });
+    let value = value.ok_or_else(|| CallError::refused("the token does not give the value of a derived secret"))?;
+    let mut x = X::default();
+    // Some tokens leave leading zeros out.
+    match x.len().checked_sub(value.len()) {
+        Some(zeros) => x[zeros..].copy_from_slice(&value),
+        None => return Err(CallError::refused("the token derived more than an x coordinate")),
+    }
+    Ok(x)
+}
+
+fn sign(connection: &Connection, digest: &[u8; 32]) -> Result<RecoverableSignature, CallError> {
+    let raw = connection.session.sign(&Mechanism::Ecdsa, connection.keys.identity, digest)?;
+    recoverable(&raw, digest, &connection.node_id)
+        .ok_or_else(|| CallError::false_answer("the token's signature is not by the node's key"))
+}
+
+/// r || s as PKCS#11 gives it, made low-S and verified, with the recovery id that leads to `node_id`.
+fn recoverable(raw: &[u8], digest: &[u8; 32], node_id: &PublicKey) -> Option<RecoverableSignature> {
+    let secp = Secp256k1::new();
+    let message = Message::from_digest(*digest);
+    let mut signature = Signature::from_compact(raw).ok()?;
+    signature.normalize_s();
+    secp.verify_ecdsa(&message, &signature, node_id).ok()?;
+    let compact = signature.serialize_compact();
+    let with_id = |id| RecoverableSignature::from_compact(&compact, RecoveryId::from_i32(id).ok()?).ok();
+    let leads_home = |s: &RecoverableSignature| secp.recover_ecdsa(&message, s).is_ok_and(|key| key == *node_id);
+    (0..4).filter_map(with_id).find(leads_home)
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn signatures_are_normalised_and_checked() {
+        let secp = Secp256k1::new();
+        for byte in 1..=64u8 {
+            let (key, digest) = (SecretKey::from_slice(&[byte; 32]).unwrap(), [byte ^ 0x55; 32]);
+            let node_id = key.public_key(&secp);
+            let low = secp.sign_ecdsa(&Message::from_digest(digest), &key).serialize_compact();
+            let s = SecretKey::from_slice(&low[32..]).unwrap().negate().secret_bytes();
+            let high = [&low[..32], &s].concat();
+            for raw in [&low[..], &high] {
+                let signature = recoverable(raw, &digest, &node_id).unwrap();
+                assert_eq!(signature.serialize_compact().1, low);
+                assert_eq!(secp.recover_ecdsa(&Message::from_digest(digest), &signature), Ok(node_id));
+            }
+            let stranger = SecretKey::from_slice(&[byte ^ 0x80; 32]).unwrap().public_key(&secp);
+            assert!(recoverable(&low, &digest, &stranger).is_none());
+            assert!(recoverable(&low, &[byte; 32], &node_id).is_none());
+            assert!(recoverable(&low[1..], &digest, &node_id).is_none());
+        }
+    }
+}

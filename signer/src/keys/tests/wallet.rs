@@ -1,0 +1,74 @@
+//! What a watch-only wallet asks for is signed, and nothing else.
+
+use bitcoin::{
+    CompressedPublicKey, Psbt,
+    bip32::{ChildNumber, DerivationPath, Xpub},
+};
+
+use super::*;
+
+/// From the watch-only descriptor alone, as the replica's wallet would: the key, its origin and its script.
+fn address(descriptor: &str, index: u32) -> (PublicKey, bitcoin::bip32::KeySource, ScriptBuf) {
+    let inner = descriptor.strip_prefix("wpkh([").unwrap().strip_suffix("/*)").unwrap();
+    let (origin, rest) = inner.split_once(']').unwrap();
+    let (fingerprint, path) = origin.split_once('/').unwrap();
+    let (xpub, branch) = rest.split_once('/').unwrap();
+    let children = [branch.parse::<u32>().unwrap(), index].map(|index| ChildNumber::from_normal_idx(index).unwrap());
+    let key = xpub.parse::<Xpub>().unwrap().derive_pub(secp(), &children).unwrap().public_key;
+    let path = path.parse::<DerivationPath>().unwrap().extend(children);
+    (key, (fingerprint.parse().unwrap(), path), ScriptBuf::new_p2wpkh(&CompressedPublicKey(key).wpubkey_hash()))
+}
+
+fn psbt(descriptors: &[&str]) -> Psbt {
+    let mut transaction = spend(BitcoinOutPoint::null(), Sequence::ZERO);
+    transaction.input = (0..descriptors.len() as u32)
+        .map(|vout| spend(BitcoinOutPoint::new(Txid::from_byte_array([1; 32]), vout), Sequence::ZERO).input.remove(0))
+        .collect();
+    let mut psbt = Psbt::from_unsigned_tx(transaction).unwrap();
+    for (input, descriptor) in psbt.inputs.iter_mut().zip(descriptors) {
+        let (key, source, script_pubkey) = address(descriptor, 11);
+        input.witness_utxo = Some(TxOut { value: Amount::from_sat(70_000), script_pubkey });
+        input.bip32_derivation.insert(key, source);
+    }
+    psbt
+}
+
+#[test]
+fn inputs_of_the_descriptors_are_signed_and_others_left_alone() {
+    let (ours, other) = (ours([1; 32]), super::ours([2; 32]));
+    let (receive, change) = (ours.wallet().descriptor(), ours.wallet().change_descriptor());
+    assert!(receive.contains("/84'/1'/0']tpub") && receive.ends_with("/0/*)"), "{receive}");
+    let mut psbt = psbt(&[&receive, &other.wallet().descriptor(), &change]);
+    assert_eq!(ours.wallet().sign(&mut psbt).unwrap(), 2);
+    assert!(psbt.inputs[1].partial_sigs.is_empty());
+    let transaction = psbt.unsigned_tx.clone();
+    for i in [0, 2] {
+        let (key, signature) = psbt.inputs[i].partial_sigs.first_key_value().unwrap();
+        let output = psbt.inputs[i].witness_utxo.clone().unwrap();
+        let sighash = SighashCache::new(&transaction)
+            .p2wpkh_signature_hash(i, &output.script_pubkey, output.value, EcdsaSighashType::All)
+            .unwrap();
+        secp().verify_ecdsa(&Message::from(sighash), &signature.signature, &key.inner).unwrap();
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_not_signed() {
+    let ours = ours([1; 32]);
+    let refused = |change: &dyn Fn(&mut Psbt)| {
+        let mut psbt = psbt(&[&ours.wallet().descriptor()]);
+        change(&mut psbt);
+        ours.wallet().sign(&mut psbt).is_err()
+    };
+    assert!(!refused(&|_| {}));
+    assert!(refused(&|psbt| psbt.inputs[0].witness_utxo = None), "no value");
+    assert!(refused(&|psbt| psbt.inputs[0].sighash_type = Some(EcdsaSighashType::None.into())), "another sighash");
+    assert!(
+        refused(&|psbt| psbt.inputs[0].witness_utxo.as_mut().unwrap().script_pubkey = ScriptBuf::new()),
+        "another script"
+    );
+    assert!(
+        refused(&|psbt| psbt.inputs[0].non_witness_utxo = Some(spend(BitcoinOutPoint::null(), Sequence::ZERO))),
+        "another transaction"
+    );
+}

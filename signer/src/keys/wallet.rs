@@ -1,0 +1,114 @@
+//! The on-chain wallet: BIP 84, account 0. The replica watches it through an xpub; the keys stay here.
+
+use bitcoin::{
+    EcdsaSighashType, Network, NetworkKind, Psbt, TxOut,
+    bip32::{ChildNumber, DerivationPath, Fingerprint, Xpub},
+    ecdsa,
+    secp256k1::Message,
+    sighash::SighashCache,
+};
+use holdfast_proto::error::Error;
+
+use super::{Secret, derive::p2wpkh, secp, secret::ExtendedSecret, sign::sign};
+
+pub struct Wallet {
+    fingerprint: Fingerprint,
+    origin: DerivationPath,
+    account: ExtendedSecret,
+}
+
+impl Wallet {
+    pub(super) fn new(master: &ExtendedSecret, network: Network) -> Self {
+        let coin = match NetworkKind::from(network) {
+            NetworkKind::Main => 0,
+            NetworkKind::Test => 1,
+        };
+        let path = [84, coin, 0].map(|index| ChildNumber::Hardened { index });
+        let mut account = master.hardened(84);
+        for child in &path[1..] {
+            account = account.child(*child);
+        }
+        Self { fingerprint: master.expose().fingerprint(secp()), origin: path.to_vec().into(), account }
+    }
+
+    /// Watch-only descriptor of the addresses that are given out.
+    pub fn descriptor(&self) -> String {
+        self.branch(0)
+    }
+
+    /// Watch-only descriptor of change.
+    pub fn change_descriptor(&self) -> String {
+        self.branch(1)
+    }
+
+    fn branch(&self, branch: u32) -> String {
+        let xpub = Xpub::from_priv(secp(), self.account.expose());
+        format!("wpkh([{}/{}]{xpub}/{branch}/*)", self.fingerprint, self.origin)
+    }
+
+    /// Adds our signature to each input that spends one of our addresses, known by its BIP 32 derivation, and returns
+    /// how many it added. Inputs of others are left alone.
+    pub fn sign(&self, psbt: &mut Psbt) -> Result<usize, Error> {
+        let transaction = psbt.unsigned_tx.clone();
+        let mut sighashes = SighashCache::new(&transaction);
+        let mut added = 0;
+        for index in 0..psbt.inputs.len() {
+            let field = format!("psbt.inputs[{index}]");
+            let Some(key) = self.key_of(&psbt.inputs[index]) else { continue };
+            let public = key.public_key();
+            let output = spent_output(psbt, index, &field)?;
+            if output.script_pubkey != p2wpkh(&public) {
+                return Err(Error::misuse(field, "the output spent is not the P2WPKH of its derivation"));
+            }
+            if psbt.inputs[index].sighash_type.is_some_and(|kind| kind != EcdsaSighashType::All.into()) {
+                return Err(Error::misuse(field, "only SIGHASH_ALL is signed"));
+            }
+            let sighash = sighashes
+                .p2wpkh_signature_hash(index, &output.script_pubkey, output.value, EcdsaSighashType::All)
+                .map_err(|error| Error::misuse(field, error.to_string()))?;
+            let signature = sign(&Message::from(sighash), &key, &public)?;
+            psbt.inputs[index].partial_sigs.insert(public.into(), ecdsa::Signature::sighash_all(signature));
+            added += 1;
+        }
+        Ok(added)
+    }
+
+    /// The key that the input's derivations lead to, when that is one of ours.
+    fn key_of(&self, input: &bitcoin::psbt::Input) -> Option<Secret> {
+        input.bip32_derivation.iter().find_map(|(public, (fingerprint, path))| {
+            if *fingerprint != self.fingerprint {
+                return None;
+            }
+            let rest: &[ChildNumber] = path.as_ref().strip_prefix(self.origin.as_ref())?;
+            match rest {
+                [branch @ ChildNumber::Normal { index: 0 | 1 }, address @ ChildNumber::Normal { .. }] => {
+                    let key = self.account.child(*branch).child(*address).secret();
+                    (key.public_key() == *public).then_some(key)
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+/// The output that the input spends, from whichever of the two forms the PSBT gives; given both, they must agree.
+fn spent_output(psbt: &Psbt, index: usize, field: &str) -> Result<TxOut, Error> {
+    let outpoint = psbt.unsigned_tx.input[index].previous_output;
+    let from_transaction = match &psbt.inputs[index].non_witness_utxo {
+        Some(previous) if previous.compute_txid() != outpoint.txid => {
+            return Err(Error::misuse(field, "non_witness_utxo is not the transaction spent"));
+        }
+        Some(previous) => Some(
+            previous
+                .output
+                .get(outpoint.vout as usize)
+                .ok_or_else(|| Error::misuse(field, "non_witness_utxo has no such output"))?,
+        ),
+        None => None,
+    };
+    match (from_transaction, &psbt.inputs[index].witness_utxo) {
+        (Some(a), Some(b)) if a != b => Err(Error::misuse(field, "witness_utxo and non_witness_utxo differ")),
+        (Some(output), _) | (None, Some(output)) => Ok(output.clone()),
+        (None, None) => Err(Error::misuse(field, "does not say what it spends")),
+    }
+}

@@ -1,0 +1,43 @@
+//! Limits: configuration with safe defaults.
+
+use serde::Deserialize;
+
+/// The `[rules]` of the signer's configuration. Each limit is optional; an unknown name is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RulesConfig {
+    /// `contest-delay`: blocks that a counterparty which closes has to wait, and so the time we have to punish it.
+    pub holder_contest_delay: Blocks,
+    /// `contest-delay`: blocks that we may have to wait for our own money after a close.
+    pub counterparty_contest_delay: Blocks,
+    /// `funding-script`: whether a channel may be spliced. Holdfast's node never does; and the signer, which does not see
+    /// the chain, cannot tell a splice that the peer agreed to from one that a compromised replica makes up.
+    pub splices: bool,
+    /// `invoice`: the longest expiry that an invoice may have.
+    pub invoice_max_expiry_secs: u64,
+}
+
+/// A range of block counts, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocks {
+    pub min: u16,
+    pub max: u16,
+}
+
+impl Blocks {
+    pub fn contains(self, blocks: u16) -> bool {
+        (self.min..=self.max).contains(&blocks)
+    }
+}
+
+impl Default for RulesConfig {
+    fn default() -> Self {
+        Self {
+            holder_contest_delay: Blocks { min: 72, max: 2016 },
+            counterparty_contest_delay: Blocks { min: 1, max: 2016 },
+            splices: false,
+            invoice_max_expiry_secs: 365 * 24 * 3600,
+        }
+    }
+}

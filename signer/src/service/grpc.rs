@@ -1,0 +1,134 @@
+//! The calls on the network: mutual TLS tells who asks, threads that may block answer.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use holdfast_proto::{
+    error::Error,
+    identity::Identity,
+    signer::v1::{
+        self,
+        signer_server::{Signer, SignerServer},
+    },
+    tls::{self, Credentials},
+};
+use tokio::{net::TcpListener, sync::Semaphore, task, time};
+use tonic::{Request, Response, Status};
+
+use super::SignerCore;
+
+/// Calls that are answered at once; more wait. Each holds a thread while it waits for the disk.
+const CALLS_AT_ONCE: usize = 64;
+/// Calls that the token takes part in have places of their own: when it hangs, channels still move.
+const TOKEN_CALLS_AT_ONCE: usize = 32;
+const SELF_TEST_EVERY: Duration = Duration::from_secs(30);
+/// Above the largest legitimate request (a PSBT that brings the transactions it spends), far below what fills the memory.
+const MAX_REQUEST: usize = 8 << 20;
+
+/// Serves `core` on `listener` until `shutdown`, then finishes what is being answered.
+pub async fn serve(
+    core: Arc<SignerCore>,
+    listener: TcpListener,
+    credentials: Credentials,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), tonic::transport::Error> {
+    let tests = tokio::spawn(test_periodically(Arc::clone(&core)));
+    let service = Service {
+        core,
+        calls: Arc::new(Semaphore::new(CALLS_AT_ONCE)),
+        token_calls: Arc::new(Semaphore::new(TOKEN_CALLS_AT_ONCE)),
+    };
+    let served = tls::server()
+        .add_service(SignerServer::new(service).max_decoding_message_size(MAX_REQUEST))
+        .serve_with_incoming_shutdown(tls::incoming(listener, credentials), shutdown)
+        .await;
+    tests.abort();
+    served
+}
+
+async fn test_periodically(core: Arc<SignerCore>) {
+    loop {
+        time::sleep(SELF_TEST_EVERY).await;
+        let core = Arc::clone(&core);
+        // A test that panics is a bug in a backend; the next one says whether it lasts.
+        if let Err(error) = task::spawn_blocking(move || core.self_test()).await {
+            tracing::error!(%error, "the self-test of custody ended badly");
+        }
+    }
+}
+
+struct Service {
+    core: Arc<SignerCore>,
+    calls: Arc<Semaphore>,
+    token_calls: Arc<Semaphore>,
+}
+
+impl Service {
+    async fn call<Q, A>(
+        &self,
+        request: Request<Q>,
+        places: &Arc<Semaphore>,
+        answer: fn(&SignerCore, &Identity, Q) -> Result<A, Error>,
+    ) -> Result<Response<A>, Status>
+    where
+        Q: Send + 'static,
+        A: Send + 'static,
+    {
+        let caller = tls::peer_identity(&request)?;
+        // The semaphore is never closed.
+        let permit = Arc::clone(places).acquire_owned().await.map_err(|_| Status::unavailable("shutting down"))?;
+        let core = Arc::clone(&self.core);
+        let answered = task::spawn_blocking(move || {
+            // Held by the thread: a client that goes away does not free the place of a call that still runs.
+            let _permit = permit;
+            answer(&core, &caller, request.into_inner())
+        });
+        match answered.await {
+            Ok(result) => Ok(Response::new(result?)),
+            Err(_) => Err(Error::Internal("the call panicked".into()).into()),
+        }
+    }
+}
+
+macro_rules! calls {
+    ($($places:ident: { $($name:ident($request:ident) -> $response:ident;)* })*) => {
+        #[tonic::async_trait]
+        impl Signer for Service {
+            $($(async fn $name(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                self.call(request, &self.$places, SignerCore::$name).await
+            })*)*
+        }
+    };
+}
+
+calls! {
+    token_calls: {
+        ecdh(EcdhRequest) -> EcdhResponse;
+        sign_invoice(SignInvoiceRequest) -> SignInvoiceResponse;
+        sign_gossip(SignGossipRequest) -> SignatureResponse;
+        sign_message(SignMessageRequest) -> SignMessageResponse;
+    }
+    calls: {
+        get_node_info(GetNodeInfoRequest) -> GetNodeInfoResponse;
+        get_replica_secrets(GetReplicaSecretsRequest) -> GetReplicaSecretsResponse;
+        announce_term(AnnounceTermRequest) -> AnnounceTermResponse;
+        get_channel_public_keys(GetChannelPublicKeysRequest) -> ChannelPublicKeys;
+        get_per_commitment_points(GetPerCommitmentPointsRequest) -> GetPerCommitmentPointsResponse;
+        register_funding(RegisterFundingRequest) -> RegisterFundingResponse;
+        sign_counterparty_commitment(SignCounterpartyCommitmentRequest) -> SignCounterpartyCommitmentResponse;
+        validate_holder_commitment(ValidateHolderCommitmentRequest) -> ValidateHolderCommitmentResponse;
+        release_commitment_secret(ReleaseCommitmentSecretRequest) -> ReleaseCommitmentSecretResponse;
+        validate_counterparty_revocation(ValidateCounterpartyRevocationRequest) -> ValidateCounterpartyRevocationResponse;
+        sign_holder_commitment(SignHolderCommitmentRequest) -> SignatureResponse;
+        sign_holder_htlc(SignHolderHtlcRequest) -> SignatureResponse;
+        sign_counterparty_htlc(SignCounterpartyHtlcRequest) -> SignatureResponse;
+        sign_justice(SignJusticeRequest) -> SignatureResponse;
+        sign_holder_anchor(SignHolderAnchorRequest) -> SignatureResponse;
+        sign_closing(SignClosingRequest) -> SignatureResponse;
+        sign_channel_announcement(SignChannelAnnouncementRequest) -> SignatureResponse;
+        sign_splice_input(SignSpliceInputRequest) -> SignatureResponse;
+        sign_spendable_outputs(SignSpendableOutputsRequest) -> SignSpendableOutputsResponse;
+        sign_wallet_psbt(SignWalletPsbtRequest) -> SignWalletPsbtResponse;
+        get_status(GetStatusRequest) -> GetStatusResponse;
+        get_channel_state(GetChannelStateRequest) -> GetChannelStateResponse;
+    }
+}
