@@ -130,6 +130,35 @@ impl Bitcoind {
         Ok(serde_json::from_value(self.rpc("getrawmempool", &[]).await?)?)
     }
 
+    /// Replaces the newest `blocks` blocks by one more, all of them empty: what the old ones confirmed is in the mempool
+    /// again, unless it had to wait for a height that the chain no longer has.
+    pub async fn reorganise(&self, blocks: u32) -> Result<()> {
+        let fork = self.height().await? - blocks;
+        let first = self.rpc("getblockhash", &[json!(fork + 1)]).await?;
+        self.rpc("invalidateblock", &[first]).await?;
+        // To another address each time, so that no block comes out as one that was just declared invalid.
+        let program = sha256::Hash::hash(files::random_hex().as_bytes());
+        let elsewhere = ScriptBuf::new_p2wsh(&bitcoin::WScriptHash::from_byte_array(program.to_byte_array()));
+        let elsewhere = Address::from_script(&elsewhere, NETWORK).context("P2WSH has an address")?.to_string();
+        for _ in 0..=blocks {
+            self.rpc("generateblock", &[json!(elsewhere), json!([])]).await?;
+        }
+        Ok(())
+    }
+
+    /// The block at a height, whole.
+    pub async fn block(&self, height: u32) -> Result<bitcoin::Block> {
+        let hash = self.rpc("getblockhash", &[json!(height)]).await?;
+        let block = self.rpc("getblock", &[hash, json!(0)]).await?;
+        Ok(deserialize_hex(block.as_str().context("a block")?)?)
+    }
+
+    /// A transaction that waits in the mempool.
+    pub async fn unconfirmed(&self, txid: Txid) -> Result<Transaction> {
+        let raw = self.rpc("getrawtransaction", &[json!(txid.to_string())]).await?;
+        Ok(deserialize_hex(raw.as_str().context("a transaction")?)?)
+    }
+
     pub async fn transactions_in_block(&self, height: u32) -> Result<Vec<Txid>> {
         let hash = self.rpc("getblockhash", &[json!(height)]).await?;
         let block = self.rpc("getblock", &[hash, json!(1)]).await?;
@@ -161,10 +190,7 @@ impl Bitcoind {
         self.mine_to(COINS, &self.faucet.address).await?;
         self.mine(MATURITY).await?;
         for height in 1..=COINS {
-            let hash = self.rpc("getblockhash", &[json!(height)]).await?;
-            let block = self.rpc("getblock", &[hash, json!(0)]).await?;
-            let block: bitcoin::Block = deserialize_hex(block.as_str().context("a block")?)?;
-            self.faucet.add(&block.txdata[0]);
+            self.faucet.add(&self.block(height).await?.txdata[0]);
         }
         Ok(())
     }
@@ -305,5 +331,10 @@ mod tests {
         assert!(bitcoind.height().await.is_err());
         bitcoind.start().await.unwrap();
         assert_eq!(bitcoind.height().await.unwrap(), height + 3);
+
+        let third = bitcoind.block(height + 3).await.unwrap().txdata[1].compute_txid();
+        bitcoind.reorganise(1).await.unwrap();
+        assert_eq!(bitcoind.height().await.unwrap(), height + 4);
+        assert_eq!(bitcoind.mempool().await.unwrap(), [third], "what was confirmed waits again");
     }
 }

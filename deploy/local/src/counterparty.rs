@@ -3,9 +3,9 @@
 use std::{
     collections::HashMap,
     fmt, fs,
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -13,9 +13,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use bitcoin::{Address, Network, secp256k1::PublicKey};
 use ldk_node::{
     Builder, ChannelDetails, Event, Node, UserChannelId,
+    config::Config,
     lightning::{ln::msgs::SocketAddress, routing::router::RouteParametersConfig},
     lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description},
-    lightning_types::payment::PaymentHash,
+    lightning_types::payment::{PaymentHash, PaymentPreimage},
     logger::LogLevel,
 };
 use tokio::{runtime::Runtime, task::JoinHandle};
@@ -33,10 +34,25 @@ pub struct Counterparty {
 }
 
 struct Inner {
-    name: String,
-    node: Arc<Node>,
+    recipe: Recipe,
     port: Port,
+    node_id: PublicKey,
+    running: RwLock<Option<Running>>,
     story: Arc<Mutex<Story>>,
+}
+
+/// What a node is made from, again and again.
+struct Recipe {
+    name: String,
+    storage: PathBuf,
+    log: PathBuf,
+    address: SocketAddress,
+    rpc: (u16, String, String),
+    anchors: bool,
+}
+
+struct Running {
+    node: Arc<Node>,
     pump: JoinHandle<()>,
 }
 
@@ -57,50 +73,83 @@ struct Story {
 }
 
 impl Counterparty {
-    pub(crate) async fn start(name: &str, folder: &Path, logs: &Path, bitcoind: &Bitcoind) -> Result<Self> {
+    /// With `anchors`, it opens and accepts channels with anchor outputs; without, only static-remote-key ones.
+    pub(crate) async fn start(
+        name: &str,
+        folder: &Path,
+        logs: &Path,
+        bitcoind: &Bitcoind,
+        anchors: bool,
+    ) -> Result<Self> {
         let storage = folder.join(name);
         fs::create_dir(&storage)?;
         let port = Port::lease()?;
         let (user, password) = bitcoind.rpc_credentials();
-        let mut builder = Builder::new();
-        builder
-            .set_network(Network::Regtest)
-            .set_storage_dir_path(storage.display().to_string())
-            .set_filesystem_logger(Some(logs.join(format!("{name}.log")).display().to_string()), Some(LogLevel::Debug))
-            .set_chain_source_bitcoind_rpc("127.0.0.1".into(), bitcoind.rpc_port(), user.into(), password.into())
-            .set_runtime(runtime().handle().clone());
-        builder.set_listening_addresses(vec![port.address().into()]).map_err(|e| anyhow!("{name}: {e:?}"))?;
-        builder.set_node_alias(name.to_owned()).map_err(|e| anyhow!("{name}: {e:?}"))?;
-
-        let node = blocking(move || {
-            let node = builder.build().map_err(|e| anyhow!("building the node: {e:?}"))?;
-            node.start().map_err(|e| anyhow!("starting the node: {e:?}"))?;
-            Ok(Arc::new(node))
-        })
-        .await
-        .with_context(|| format!("counterparty {name}"))?;
-
+        let recipe = Recipe {
+            name: name.to_owned(),
+            storage,
+            log: logs.join(format!("{name}.log")),
+            address: port.address().into(),
+            rpc: (bitcoind.rpc_port(), user.to_owned(), password.to_owned()),
+            anchors,
+        };
         let story = Arc::new(Mutex::new(Story::default()));
-        let pump = runtime().spawn(listen(Arc::clone(&node), Arc::clone(&story)));
-        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), node, port, story, pump }) })
+        let running = recipe.run(&story).await.with_context(|| format!("counterparty {name}"))?;
+        let node_id = running.node.node_id();
+        Ok(Self { inner: Arc::new(Inner { recipe, port, node_id, running: RwLock::new(Some(running)), story }) })
     }
 
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.recipe.name
     }
 
-    /// The `ldk-node` itself, for what has no method here. Its calls block.
-    pub fn node(&self) -> &Arc<Node> {
-        &self.inner.node
+    /// The `ldk-node` itself, for what has no method here. Its calls block. Panics between `halt` and `resume`.
+    pub fn node(&self) -> Arc<Node> {
+        self.running().unwrap_or_else(|| panic!("{} is halted", self.name()))
+    }
+
+    /// Whether it is not halted.
+    pub fn is_running(&self) -> bool {
+        self.running().is_some()
     }
 
     pub fn node_id(&self) -> PublicKey {
-        self.inner.node.node_id()
+        self.inner.node_id
     }
 
     /// `host:port` where it listens.
     pub fn address(&self) -> String {
         self.inner.port.address().to_string()
+    }
+
+    /// All that it remembers. Nobody touches it while the node is halted.
+    pub fn storage(&self) -> &Path {
+        &self.inner.recipe.storage
+    }
+
+    /// Ends the node and closes its storage.
+    pub async fn halt(&self) -> Result<()> {
+        let Some(Running { node, pump }) = self.inner.running.write().unwrap_or_else(PoisonError::into_inner).take()
+        else {
+            return Ok(());
+        };
+        pump.abort();
+        let _ = pump.await;
+        blocking(move || {
+            node.stop().map_err(|e| anyhow!("stopping: {e}"))?;
+            // The last reference: what the node had open is closed when this returns.
+            drop(node);
+            Ok(())
+        })
+        .await
+        .with_context(|| self.name().to_owned())
+    }
+
+    /// Runs the node again from what lies in its storage now.
+    pub async fn resume(&self) -> Result<()> {
+        let running = self.inner.recipe.run(&self.inner.story).await.with_context(|| self.name().to_owned())?;
+        *self.inner.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        Ok(())
     }
 
     pub async fn new_address(&self) -> Result<Address> {
@@ -109,6 +158,9 @@ impl Counterparty {
 
     /// Looks at the chain now instead of at its next turn.
     pub async fn sync(&self) -> Result<()> {
+        if !self.is_running() {
+            return Ok(());
+        }
         self.call("syncing", Node::sync_wallets).await
     }
 
@@ -140,7 +192,7 @@ impl Counterparty {
     }
 
     pub fn channels(&self) -> Vec<ChannelDetails> {
-        self.inner.node.list_channels()
+        self.running().map(|node| node.list_channels()).unwrap_or_default()
     }
 
     pub async fn invoice(&self, amount_msat: u64, description: &str) -> Result<String> {
@@ -148,6 +200,33 @@ impl Counterparty {
         let invoice =
             self.call("making an invoice", move |node| node.bolt11_payment().receive(amount_msat, &description, 3600));
         Ok(invoice.await?.to_string())
+    }
+
+    /// An invoice whose payment stays claimable until [`Counterparty::claim`]: an HTLC to hold.
+    pub async fn hold_invoice(&self, amount_msat: u64, hash: PaymentHash) -> Result<String> {
+        let description = Bolt11InvoiceDescription::Direct(Description::new("held".to_owned())?);
+        let invoice = self.call("making an invoice to hold", move |node| {
+            node.bolt11_payment().receive_for_hash(amount_msat, &description, 3600, hash)
+        });
+        Ok(invoice.await?.to_string())
+    }
+
+    /// Whether the payment of a held invoice has arrived.
+    pub fn holds(&self, hash: PaymentHash) -> bool {
+        let is_it =
+            |event: &Event| matches!(event, Event::PaymentClaimable { payment_hash, .. } if *payment_hash == hash);
+        self.story().events.iter().any(is_it)
+    }
+
+    /// Claims what was held.
+    pub async fn claim(&self, preimage: PaymentPreimage, amount_msat: u64) -> Result<()> {
+        let hash = PaymentHash::from(preimage);
+        self.call("claiming", move |node| node.bolt11_payment().claim_for_hash(hash, amount_msat, preimage)).await
+    }
+
+    /// Gives back what was held.
+    pub async fn fail(&self, hash: PaymentHash) -> Result<()> {
+        self.call("failing a payment", move |node| node.bolt11_payment().fail_for_hash(hash)).await
     }
 
     /// Begins to pay; `outcome` tells how it ended.
@@ -196,9 +275,16 @@ impl Counterparty {
     }
 
     pub(crate) fn stop(&self) {
-        self.inner.pump.abort();
-        // An error means that it does not run, which is what is wanted.
-        let _ = self.inner.node.stop();
+        if let Some(Running { node, pump }) = &*self.inner.running.read().unwrap_or_else(PoisonError::into_inner) {
+            pump.abort();
+            // An error means that it does not run, which is what is wanted.
+            let _ = node.stop();
+        }
+    }
+
+    fn running(&self) -> Option<Arc<Node>> {
+        let running = self.inner.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().map(|running| Arc::clone(&running.node))
     }
 
     async fn call<T, F>(&self, what: &'static str, call: F) -> Result<T>
@@ -206,7 +292,7 @@ impl Counterparty {
         T: Send + 'static,
         F: FnOnce(&Node) -> Result<T, ldk_node::NodeError> + Send + 'static,
     {
-        let node = Arc::clone(&self.inner.node);
+        let node = self.running().with_context(|| format!("{} is halted", self.name()))?;
         let answer = blocking(move || call(&node).map_err(|error| anyhow!("{error}"))).await;
         answer.with_context(|| format!("{}: {what}", self.name()))
     }
@@ -218,7 +304,33 @@ impl Counterparty {
 
 impl fmt::Debug for Counterparty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counterparty").field("name", &self.inner.name).finish_non_exhaustive()
+        f.debug_struct("Counterparty").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Recipe {
+    async fn run(&self, story: &Arc<Mutex<Story>>) -> Result<Running> {
+        let mut config = Config { network: Network::Regtest, ..Config::default() };
+        if !self.anchors {
+            config.anchor_channels_config = None;
+        }
+        let mut builder = Builder::from_config(config);
+        let (port, user, password) = self.rpc.clone();
+        builder
+            .set_storage_dir_path(self.storage.display().to_string())
+            .set_filesystem_logger(Some(self.log.display().to_string()), Some(LogLevel::Debug))
+            .set_chain_source_bitcoind_rpc("127.0.0.1".into(), port, user, password)
+            .set_runtime(runtime().handle().clone());
+        builder.set_listening_addresses(vec![self.address.clone()]).map_err(|e| anyhow!("{e:?}"))?;
+        builder.set_node_alias(self.name.clone()).map_err(|e| anyhow!("{e:?}"))?;
+        let node = blocking(move || {
+            let node = builder.build().map_err(|e| anyhow!("building the node: {e:?}"))?;
+            node.start().map_err(|e| anyhow!("starting the node: {e:?}"))?;
+            Ok(Arc::new(node))
+        })
+        .await?;
+        let pump = runtime().spawn(listen(Arc::clone(&node), Arc::clone(story)));
+        Ok(Running { node, pump })
     }
 }
 

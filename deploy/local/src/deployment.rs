@@ -35,6 +35,7 @@ pub struct Builder {
     replicas: usize,
     counterparties: Vec<String>,
     in_memory: Vec<String>,
+    without_anchors: Vec<String>,
     custody: Custody,
     durable: bool,
     folder: Option<PathBuf>,
@@ -47,6 +48,7 @@ impl Default for Builder {
             replicas: 2,
             counterparties: Vec::new(),
             in_memory: Vec::new(),
+            without_anchors: Vec::new(),
             custody: Custody::Pkcs11,
             durable: true,
             folder: None,
@@ -70,6 +72,12 @@ impl Builder {
     /// Counterparties whose state is to lie in memory, so that their own disk is in no figure.
     pub fn in_memory(mut self, names: &[&str]) -> Self {
         self.in_memory = names.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    /// Counterparties whose channels are static-remote-key ones, without anchors.
+    pub fn without_anchors(mut self, names: &[&str]) -> Self {
+        self.without_anchors = names.iter().map(|&name| name.to_owned()).collect();
         self
     }
 
@@ -106,7 +114,7 @@ impl Builder {
 
     /// Everything but the signer and the replicas.
     pub async fn infrastructure(self) -> Result<Deployment> {
-        let Self { replicas, counterparties, in_memory, custody, durable, folder, progress } = self;
+        let Self { replicas, counterparties, in_memory, without_anchors, custody, durable, folder, progress } = self;
         let folder = Folder::make(folder)?;
         let logs = folder.path().join("logs");
         fs::create_dir(&logs)?;
@@ -128,8 +136,9 @@ impl Builder {
         let start = |name: String| {
             let in_memory = memory.as_ref().filter(|_| in_memory.contains(&name));
             let home = in_memory.map_or(folder.path(), TempDir::path);
+            let anchors = !without_anchors.contains(&name);
             let (logs, bitcoind) = (&logs, &bitcoind);
-            async move { Counterparty::start(&name, home, logs, bitcoind).await }
+            async move { Counterparty::start(&name, home, logs, bitcoind, anchors).await }
         };
         let counterparties = try_join_all(counterparties.into_iter().map(start)).await?;
         Ok(Deployment {
@@ -260,7 +269,7 @@ impl Deployment {
         let height = self.bitcoind.height().await?;
         try_join_all(self.counterparties.iter().map(Counterparty::sync)).await?;
         self.wait_for("all nodes to see the tip", Duration::from_secs(60), async || {
-            for counterparty in &self.counterparties {
+            for counterparty in self.counterparties.iter().filter(|counterparty| counterparty.is_running()) {
                 let seen = counterparty.node().status().current_best_block.height;
                 if seen < height {
                     return Ok(Probe::Waiting(format!("{} is at {seen} of {height}", counterparty.name())));

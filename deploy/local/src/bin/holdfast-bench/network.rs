@@ -137,7 +137,7 @@ impl<'a> Network<'a> {
 
 /// An unannounced channel: all of it may be in flight at once.
 async fn open(from: &Counterparty, to: PublicKey, address: &str, capacity_sat: u64, push_msat: u64) -> Result<()> {
-    let node = from.node().clone();
+    let node = from.node();
     let Ok(address) = address.parse() else { bail!("{address} is not host:port") };
     tokio::task::spawn_blocking(move || node.open_channel(to, address, capacity_sat, Some(push_msat), None))
         .await?
