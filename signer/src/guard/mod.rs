@@ -68,7 +68,7 @@ pub struct Fence<'a> {
 impl Guard {
     /// Loads every record. One that is not authentic is an error.
     pub fn open(store: Arc<dyn GuardStore>, key: Zeroizing<[u8; 32]>) -> Result<Self, StoreError> {
-        let sealer = Sealer::new(key);
+        let sealer = Sealer::new(key)?;
         let mut term = Kept::default();
         let mut channels = HashMap::new();
         for (name, record) in store.load()? {

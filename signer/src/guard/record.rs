@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::store::{Name, StoreError};
+use crate::harden::memory::Locked;
 
 const FORMAT: u8 = 1;
 const HEADER: usize = 1 + 8;
@@ -24,11 +25,11 @@ pub struct TermState {
 }
 
 /// Seals and opens records with a key of the node's own.
-pub struct Sealer(Zeroizing<[u8; 32]>);
+pub struct Sealer(Locked<32>);
 
 impl Sealer {
-    pub fn new(key: Zeroizing<[u8; 32]>) -> Self {
-        Self(key)
+    pub fn new(key: Zeroizing<[u8; 32]>) -> Result<Self, StoreError> {
+        Locked::copy(&key).map(Self).map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     pub fn seal<T: Serialize>(&self, name: &Name, version: u64, content: &T) -> Result<Vec<u8>, StoreError> {
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn only_what_was_sealed_opens() {
-        let sealer = Sealer::new(Zeroizing::new([1; 32]));
+        let sealer = Sealer::new(Zeroizing::new([1; 32])).unwrap();
         let term = TermState { newest: 7, announced_by: "a".into() };
         let sealed = sealer.seal(&Name::Term, 3, &term).unwrap();
         assert_eq!(sealer.open::<TermState>(&Name::Term, &sealed).unwrap(), (3, term));
@@ -93,6 +94,6 @@ mod tests {
             assert!(sealer.open::<TermState>(&Name::Term, &sealed[..length]).is_err(), "{length} bytes");
         }
         assert!(sealer.open::<TermState>(&Name::Channel([0; 32]), &sealed).is_err(), "another name");
-        assert!(Sealer::new(Zeroizing::new([2; 32])).open::<TermState>(&Name::Term, &sealed).is_err(), "another seed");
+        assert!(Sealer::new(Zeroizing::new([2; 32])).unwrap().open::<TermState>(&Name::Term, &sealed).is_err(), "another seed");
     }
 }

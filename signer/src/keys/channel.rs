@@ -3,6 +3,8 @@
 //! Each function builds the script and the amount that its signature commits to from the channel's parameters; where
 //! the whole transaction can be rebuilt, it is. Whether a signature may be made is for rules and guard to say.
 
+use std::sync::Arc;
+
 use bitcoin::{
     Amount, EcdsaSighashType, Script, Transaction, TxOut, Txid,
     hashes::{Hash, sha256d},
@@ -27,15 +29,16 @@ use lightning::{
 };
 use zeroize::Zeroizing;
 
-use super::{CommitmentSignatures, Secret, secp, sign::sign, verify::second_level_sighash};
+use super::{CommitmentSignatures, Secret, derive::ChannelSecrets, secp, sign::sign, verify::second_level_sighash};
 
 /// Value of an anchor output (BOLT 3).
 const ANCHOR: Amount = Amount::from_sat(330);
 
-/// One channel's keys, overwritten when dropped.
+/// One channel's keys. The public ones are kept; the secret ones are derived for each use and then overwritten, so that
+/// memory holds the secrets of those channels only that something is signed for.
 pub struct ChannelKeys {
-    base: Box<BaseKeys>,
-    commitment_seed: Zeroizing<[u8; 32]>,
+    secrets: Arc<ChannelSecrets>,
+    id: [u8; 32],
     public: ChannelPublicKeys,
 }
 
@@ -48,6 +51,7 @@ pub(super) struct BaseKeys {
     pub(super) payment_v1: Secret,
     pub(super) delayed_payment: Secret,
     pub(super) htlc: Secret,
+    pub(super) commitment_seed: Zeroizing<[u8; 32]>,
 }
 
 /// A second-level HTLC transaction on a holder commitment, in the words of the request.
@@ -61,7 +65,8 @@ pub struct HolderHtlc<'a> {
 }
 
 impl ChannelKeys {
-    pub(super) fn new(base: Box<BaseKeys>, commitment_seed: Zeroizing<[u8; 32]>) -> Self {
+    pub(super) fn new(secrets: Arc<ChannelSecrets>, id: [u8; 32]) -> Self {
+        let base = secrets.derive(&id);
         let public = ChannelPublicKeys {
             funding_pubkey: base.funding.public_key(),
             revocation_basepoint: RevocationBasepoint(base.revocation.public_key()),
@@ -69,7 +74,11 @@ impl ChannelKeys {
             delayed_payment_basepoint: DelayedPaymentBasepoint(base.delayed_payment.public_key()),
             htlc_basepoint: HtlcBasepoint(base.htlc.public_key()),
         };
-        Self { base, commitment_seed, public }
+        Self { secrets, id, public }
+    }
+
+    fn base(&self) -> Box<BaseKeys> {
+        self.secrets.derive(&self.id)
     }
 
     /// The channel's public keys; with the funding key of the splice of `splice_parent`, when given.
@@ -85,25 +94,27 @@ impl ChannelKeys {
     /// Whether these public keys are this channel's, in either form of the payment key.
     pub fn owns(&self, public: &ChannelPublicKeys, splice_parent: Option<Txid>) -> bool {
         let ours = self.public_keys(splice_parent);
-        let older = ChannelPublicKeys { payment_point: self.base.payment_v1.public_key(), ..ours.clone() };
+        let older = ChannelPublicKeys { payment_point: self.base().payment_v1.public_key(), ..ours.clone() };
         *public == ours || *public == older
     }
 
     /// Both forms of the payment key, the newer first.
-    pub(super) fn payment_keys(&self) -> [&Secret; 2] {
-        [&self.base.payment, &self.base.payment_v1]
+    pub(super) fn payment_keys(&self) -> [Secret; 2] {
+        let base = self.base();
+        [&base.payment, &base.payment_v1].map(|key| Secret::new(*key.expose()))
     }
 
     pub(super) fn delayed_payment_key(&self, point: &PublicKey) -> Secret {
-        Secret::new(derive_private_key(secp(), point, self.base.delayed_payment.expose()))
+        Secret::new(derive_private_key(secp(), point, self.base().delayed_payment.expose()))
     }
 
     fn htlc_key(&self, point: &PublicKey) -> Secret {
-        Secret::new(derive_private_key(secp(), point, self.base.htlc.expose()))
+        Secret::new(derive_private_key(secp(), point, self.base().htlc.expose()))
     }
 
     fn funding(&self, splice_parent: Option<Txid>) -> Secret {
-        let base = self.base.funding.expose();
+        let keys = self.base();
+        let base = keys.funding.expose();
         match splice_parent {
             None => Secret::new(*base),
             // The tweak is a hash of the key, so it is the key's inverse for one txid in 2^256.
@@ -115,7 +126,7 @@ impl ChannelKeys {
 
     /// The secret that revokes the holder commitment `number`.
     pub fn per_commitment_secret(&self, number: CommitmentNumber) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(build_commitment_secret(&self.commitment_seed, number.to_ldk()))
+        Zeroizing::new(build_commitment_secret(&self.base().commitment_seed, number.to_ldk()))
     }
 
     pub fn per_commitment_point(&self, number: CommitmentNumber) -> PublicKey {
@@ -279,7 +290,7 @@ impl ChannelKeys {
                 &keys.broadcaster_delayed_payment_key,
             ),
         };
-        let key = Secret::new(derive_private_revocation_key(secp(), secret.expose(), self.base.revocation.expose()));
+        let key = Secret::new(derive_private_revocation_key(secp(), secret.expose(), self.base().revocation.expose()));
         sign_p2wsh(transaction, input, &script, amount, &key)
     }
 

@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::{
     secp,
-    secret::{ExtendedSecret, Secret},
+    secret::{ExtendedSecret, LockedKey},
 };
 use crate::custody::{CustodyError, NodeIdentity, Seed, SharedSecret};
 
 /// m/0' of the seed, as LDK's `KeysManager` has it: an imported node keeps its id.
 pub struct SeedIdentity {
-    secret: Secret,
+    secret: LockedKey,
     public: PublicKey,
 }
 
@@ -26,7 +26,7 @@ impl SeedIdentity {
             .map_err(|_| CustodyError::Wrong("the seed gives no BIP 32 master key".into()))?;
         let secret = ExtendedSecret::new(master).hardened(0).secret();
         let public = secret.public_key();
-        Ok(Self { secret, public })
+        Ok(Self { secret: secret.lock()?, public })
     }
 }
 
@@ -37,7 +37,7 @@ impl NodeIdentity for SeedIdentity {
 
     fn sign(&self, digest: &[u8; 32]) -> Result<RecoverableSignature, CustodyError> {
         let message = Message::from_digest(*digest);
-        let signature = secp().sign_ecdsa_recoverable(&message, self.secret.expose());
+        let signature = secp().sign_ecdsa_recoverable(&message, self.secret.open().expose());
         match secp().recover_ecdsa(&message, &signature) {
             Ok(signer) if signer == self.public => Ok(signature),
             _ => Err(CustodyError::Wrong("a fresh signature does not verify: faulty hardware?".into())),
@@ -45,7 +45,7 @@ impl NodeIdentity for SeedIdentity {
     }
 
     fn ecdh(&self, point: &PublicKey) -> Result<SharedSecret, CustodyError> {
-        let mut shared = Ecdh::new(point, self.secret.expose());
+        let mut shared = Ecdh::new(point, self.secret.open().expose());
         let bytes = Zeroizing::new(shared.secret_bytes());
         shared.non_secure_erase();
         Ok(bytes)

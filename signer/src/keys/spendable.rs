@@ -34,7 +34,7 @@ impl NodeKeys {
         match output {
             SpendableOutput::Static { output, .. } => {
                 let key = self.static_output_key(&output.script_pubkey).ok_or_else(not_ours)?;
-                sign_p2wpkh(transaction, input, output.value, key)
+                sign_p2wpkh(transaction, input, output.value, &key)
             }
             SpendableOutput::StaticPayment { channel_keys_id, output, channel_type, .. } => {
                 let channel = self.channel(channel_keys_id);
@@ -47,10 +47,10 @@ impl NodeKeys {
                     .find(|key| script_pubkey(&key.public_key()) == output.script_pubkey)
                     .ok_or_else(not_ours)?;
                 if !anchors {
-                    return sign_p2wpkh(transaction, input, output.value, key);
+                    return sign_p2wpkh(transaction, input, output.value, &key);
                 }
                 let script = script(&key.public_key());
-                let signature = sign_p2wsh(transaction, input, &script, output.value, key)?;
+                let signature = sign_p2wsh(transaction, input, &script, output.value, &key)?;
                 Ok(Witness::from_slice(&[der(&signature), script.into_bytes()]))
             }
             SpendableOutput::DelayedPayment {

@@ -9,16 +9,24 @@ use bitcoin::{
 };
 use holdfast_proto::error::Error;
 
-use super::{Secret, derive::p2wpkh, secp, secret::ExtendedSecret, sign::sign};
+use super::{
+    Secret,
+    derive::p2wpkh,
+    secp,
+    secret::{ExtendedSecret, LockedExtended},
+    sign::sign,
+};
+use crate::harden::memory::MemoryError;
 
 pub struct Wallet {
     fingerprint: Fingerprint,
     origin: DerivationPath,
-    account: ExtendedSecret,
+    account: LockedExtended,
+    account_public: Xpub,
 }
 
 impl Wallet {
-    pub(super) fn new(master: &ExtendedSecret, network: Network) -> Self {
+    pub(super) fn new(master: &ExtendedSecret, network: Network) -> Result<Self, MemoryError> {
         let coin = match NetworkKind::from(network) {
             NetworkKind::Main => 0,
             NetworkKind::Test => 1,
@@ -28,7 +36,12 @@ impl Wallet {
         for child in &path[1..] {
             account = account.child(*child);
         }
-        Self { fingerprint: master.expose().fingerprint(secp()), origin: path.to_vec().into(), account }
+        Ok(Self {
+            fingerprint: master.expose().fingerprint(secp()),
+            origin: path.to_vec().into(),
+            account_public: Xpub::from_priv(secp(), account.expose()),
+            account: account.lock()?,
+        })
     }
 
     /// Watch-only descriptor of the addresses that are given out.
@@ -42,8 +55,7 @@ impl Wallet {
     }
 
     fn branch(&self, branch: u32) -> String {
-        let xpub = Xpub::from_priv(secp(), self.account.expose());
-        format!("wpkh([{}/{}]{xpub}/{branch}/*)", self.fingerprint, self.origin)
+        format!("wpkh([{}/{}]{}/{branch}/*)", self.fingerprint, self.origin, self.account_public)
     }
 
     /// Adds our signature to each input that spends one of our addresses, known by its BIP 32 derivation, and returns
@@ -82,7 +94,7 @@ impl Wallet {
             let rest: &[ChildNumber] = path.as_ref().strip_prefix(self.origin.as_ref())?;
             match rest {
                 [branch @ ChildNumber::Normal { index: 0 | 1 }, address @ ChildNumber::Normal { .. }] => {
-                    let key = self.account.child(*branch).child(*address).secret();
+                    let key = self.account.open().child(*branch).child(*address).secret();
                     (key.public_key() == *public).then_some(key)
                 }
                 _ => None,

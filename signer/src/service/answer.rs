@@ -10,7 +10,10 @@ use holdfast_proto::{
 };
 
 use super::SignerCore;
-use crate::rules::{Call, Rule, authorise};
+use crate::{
+    harden::memory::on_clean_stack,
+    rules::{Call, Rule, authorise},
+};
 
 /// What a call is about, for the audit log. Filled in as it becomes known.
 #[derive(Default)]
@@ -62,7 +65,8 @@ impl SignerCore {
         let started = Instant::now();
         let mut subject = Subject::default();
         let result = match authorise(caller, call) {
-            Ok(()) => answer(&mut subject),
+            // Keys are derived in it, and nowhere else.
+            Ok(()) => on_clean_stack(|| answer(&mut subject)),
             Err(refusal) => Err(refusal.into()),
         };
         self.metrics.answered(call, started.elapsed());

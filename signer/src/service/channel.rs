@@ -25,10 +25,10 @@ use crate::{
 
 /// Points that one request may ask for.
 const MAX_POINTS: u32 = 64;
-/// Channels whose keys are kept derived. A node with more of them works, only slower.
+/// Channels whose public keys are kept derived. A node with more of them works, only slower.
 const MAX_CACHED: usize = 1 << 16;
 
-/// A channel's keys, derived, and the parameters of its funding outputs, parsed.
+/// A channel's keys, the public ones derived, and the parameters of its funding outputs, parsed.
 pub(super) struct Channel {
     pub(super) keys: ChannelKeys,
     parameters: RwLock<Vec<Arc<ChannelTransactionParameters>>>,
