@@ -5,7 +5,10 @@ pub mod identity;
 pub mod lightning;
 pub mod pki;
 mod redact;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 /// `holdfast.signer.v1`: what a replica asks of the signer, and the error detail of both services.
 pub mod signer {

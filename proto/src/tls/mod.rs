@@ -16,6 +16,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use rustls::{
@@ -42,6 +43,7 @@ pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     identity: Identity,
+    expires: SystemTime,
     own: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
@@ -78,6 +80,11 @@ impl Credentials {
         &self.0.identity
     }
 
+    /// When the first of our chain's and the authority's certificates expires, and with it these credentials.
+    pub fn expires(&self) -> SystemTime {
+        self.0.expires
+    }
+
     fn build(pem: &Pem, certificate: &Path, key: &Path, ca: &Path) -> Result<Self, TlsError> {
         let chain = certificates(&pem.certificate, certificate)?;
         let leaf = &chain[0];
@@ -85,9 +92,11 @@ impl Credentials {
             .map_err(|problem| TlsError::Identity { file: certificate.to_owned(), problem })?;
         verify::valid_now(leaf, certificate)?;
 
+        let mut expires = chain.iter().filter_map(verify::expires).min();
         let mut roots = RootCertStore::empty();
         for root in certificates(&pem.ca, ca)? {
             verify::valid_now(&root, ca)?;
+            expires = expires.into_iter().chain(verify::expires(&root)).min();
             roots.add(root).map_err(|e| TlsError::Unusable { file: ca.to_owned(), why: e.to_string() })?;
         }
         let roots = Arc::new(roots);
@@ -130,7 +139,8 @@ impl Credentials {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        Ok(Self(Arc::new(Inner { identity, own, roots, provider, client, server: Arc::new(server) })))
+        let expires = expires.unwrap_or(SystemTime::UNIX_EPOCH);
+        Ok(Self(Arc::new(Inner { identity, expires, own, roots, provider, client, server: Arc::new(server) })))
     }
 
     fn client_config(&self, expect: Role) -> Arc<ClientConfig> {

@@ -1,6 +1,10 @@
 //! What a peer's certificate must be: issued by our authority, valid now, and carrying an identity of our trust domain.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
@@ -77,6 +81,12 @@ pub(super) fn valid_now(certificate: &CertificateDer<'_>, file: &Path) -> Result
         return Err(TlsError::NotYetValid { file: file.to_owned(), from: validity.not_before.to_string() });
     }
     Ok(())
+}
+
+/// When it is no longer valid.
+pub(super) fn expires(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let seconds = parse(certificate).ok()?.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 pub(super) fn verify_server(

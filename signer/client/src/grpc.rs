@@ -15,6 +15,7 @@ use holdfast_proto::{
     identity::Role,
     signer::v1::{self, signer_client::SignerClient},
     tls::{self, ConnectError, Credentials},
+    trace,
 };
 use tokio::runtime::{Builder, Runtime};
 use tonic::{Response, Status, transport::Channel};
@@ -33,6 +34,7 @@ pub struct Grpc {
     signers: Arc<Signers>,
     // Taken only by drop.
     runtime: Option<Runtime>,
+    traceparent: fn() -> Option<String>,
 }
 
 impl Grpc {
@@ -57,7 +59,17 @@ impl Grpc {
             })
             .collect();
         drop(entered);
-        Ok(Self { signers: Arc::new(Signers { clients, preferred: AtomicUsize::new(0) }), runtime: Some(runtime) })
+        Ok(Self {
+            signers: Arc::new(Signers { clients, preferred: AtomicUsize::new(0) }),
+            runtime: Some(runtime),
+            traceparent: || None,
+        })
+    }
+
+    /// Has LDK's calls carry the trace (W3C Trace Context) that `traceparent` gives for the thread that makes them.
+    pub fn with_traceparent(mut self, traceparent: fn() -> Option<String>) -> Self {
+        self.traceparent = traceparent;
+        self
     }
 
     /// The newest term that a signer knows of. Asks once.
@@ -121,8 +133,9 @@ macro_rules! grpc {
     ($($call:ident($request:ident) -> $response:ident;)*) => {
         impl Transport for Grpc {
             $(fn $call(&self, request: v1::$request) -> Result<v1::$response, Error> {
+                let parent = (self.traceparent)();
                 self.block(move |mut client| {
-                    let request = request.clone();
+                    let request = trace::request(request.clone(), parent.as_deref());
                     async move { client.$call(request).await }
                 })
             })*

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_proto::{error::Error, signer::v1, tls::Credentials};
+use holdfast_proto::{error::Error, signer::v1, tls::Credentials, trace::TARGET};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tracing::Span;
 
 use crate::{grpc::Grpc, metrics::Metrics, transport::Transport};
 
@@ -135,6 +136,12 @@ impl Session {
         attempt: impl Fn(&dyn Transport) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let started = Instant::now();
+        // Calls that are nobody's in particular belong to no trace.
+        let span = match Span::current().is_none() {
+            true => Span::none(),
+            false => tracing::info_span!(target: TARGET, "signer call", otel.name = call, otel.kind = "client"),
+        };
+        let _traced = span.enter();
         let result = off_the_workers(|| {
             let mut pause = FIRST_PAUSE;
             loop {
