@@ -7,7 +7,7 @@ CARGO ?= cargo
 SCRIPTS := deploy/local/scripts
 NEXTEST := $(shell command -v cargo-nextest)
 
-.PHONY: help system bitcoind build demo test bench lint clean
+.PHONY: help system bitcoind moto build demo test bench lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -20,6 +20,10 @@ system:
 bitcoind: system
 	@$(SCRIPTS)/bitcoind.sh >/dev/null
 
+# A moto_server, which stands in for AWS: installed once into the user's cache directory.
+moto: system
+	@$(SCRIPTS)/moto.sh >/dev/null
+
 build: system
 	$(CARGO) build --workspace --bins
 
@@ -27,7 +31,7 @@ demo: bitcoind build
 	@$(CARGO) run --quiet --package holdfast-local --bin holdfast-demo -- $(if $(KEEP),--keep)
 
 # Programs and tests are built in one go: the tests run the programs that lie beside them.
-test: bitcoind
+test: bitcoind moto
 	$(CARGO) build --workspace --all-targets
 ifdef NEXTEST
 	$(CARGO) nextest run --workspace

@@ -20,10 +20,12 @@ need util-linux setpriv
 need g++ c++
 need cmake cmake
 need pkg-config pkg-config
+need python3 python3
+# For moto, which stands in for AWS. Debian keeps this part of Python in a package of its own.
+if ! python3 -c 'import ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
 if [ -z "${HOLDFAST_BITCOIND:-}" ] && ! command -v bitcoind >/dev/null; then
   # To build a bitcoind once.
   need ninja-build ninja
-  need python3 python3
   need libboost-dev /usr/include/boost/version.hpp
   need libevent-dev /usr/include/event2/event.h
 fi
