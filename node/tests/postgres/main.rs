@@ -6,3 +6,4 @@ mod model;
 mod proxy;
 mod server;
 mod store;
+mod views;
