@@ -9,6 +9,7 @@ use std::{
 };
 
 use bitcoin::Network;
+use holdfast_proto::telemetry::TelemetryConfig;
 use lightning::ln::msgs::SocketAddress;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub peers: PeersConfig,
     pub api: ApiConfig,
     pub health: Option<HealthConfig>,
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
 }
 
 impl NodeConfig {
@@ -336,7 +339,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors_in_every_table() {
-        for table in ["[tls]", "[postgres]", "[signer]", "[bitcoind]", "[peers]", "[api]", "[health]"] {
+        for table in ["[tls]", "[postgres]", "[signer]", "[bitcoind]", "[peers]", "[api]", "[health]", "[telemetry]"] {
             let error = changed(table, &format!("{table}\nsurprise = 1")).unwrap_err();
             assert!(error.contains("surprise"), "{table}: {error}");
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{IsTerminal, Write},
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use holdfast_node::{
     api::{self, Backend, Metrics},
     cli::Exit,
@@ -20,6 +20,7 @@ use holdfast_node::{
 };
 use holdfast_proto::{
     identity::Role,
+    telemetry::{self, LogFormat},
     tls::{Credentials, TlsError},
 };
 use sd_notify::NotifyState;
@@ -32,7 +33,6 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
 #[command(name = "holdfast-node", version, about = "One replica of a Holdfast node: leads, or stands by to")]
@@ -47,18 +47,12 @@ enum Command {
     Run {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// How log lines look on stderr; RUST_LOG filters them
-        #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+        /// How log lines look on stderr, text or json; RUST_LOG filters them
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
         log_format: LogFormat,
     },
     /// Print the default configuration, every key explained
     Config,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 fn main() -> ExitCode {
@@ -89,12 +83,14 @@ fn main() -> ExitCode {
 fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
     let config = NodeConfig::load(config)?;
     leave_no_core_dump()?;
-    log_to_stderr(log_format);
     let credentials = Credentials::load(&config.tls.certificate, &config.tls.key, &config.tls.ca)?;
     if credentials.identity().role != Role::Replica {
         let why = format!("tls.certificate is of {}, and a replica needs one of role replica", credentials.identity());
         return Err(Failure { exit: Exit::Config, why });
     }
+    let name = &credentials.identity().name;
+    let _telemetry = telemetry::start(log_format, &config.telemetry, "holdfast-node", name)
+        .map_err(|e| Failure { exit: Exit::Software, why: e.to_string() })?;
     runtime::Builder::new_multi_thread()
         // While the signer is away, threads wait inside LDK for locks that are held across calls to it.
         .worker_threads(thread::available_parallelism().map_or(8, |cores| cores.get().max(8)))
@@ -263,14 +259,5 @@ fn leave_no_core_dump() -> Result<(), Failure> {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "the service manager could not be told");
-    }
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bitcoin::Network;
+use holdfast_proto::telemetry::TelemetryConfig;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{custody::pkcs11::TokenUri, rules::RulesConfig};
@@ -30,6 +31,8 @@ pub struct SignerConfig {
     pub custody: CustodyConfig,
     #[serde(default)]
     pub rules: RulesConfig,
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
 }
 
 #[derive(Clone, Debug, Deserialize)]

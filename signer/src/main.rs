@@ -5,6 +5,7 @@ mod commands;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use holdfast_proto::telemetry::LogFormat;
 use holdfast_signer::config::COMMENTED_DEFAULT;
 
 use self::commands::{Exit, Failure, init, run, status};
@@ -27,6 +28,9 @@ enum Command {
     Run {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// How log lines look on stderr, text or json; RUST_LOG filters them
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        log_format: LogFormat,
     },
     /// Ask a running signer how it is
     Status(status::Args),
@@ -55,7 +59,14 @@ fn main() -> ExitCode {
 fn command(command: Command) -> Result<(), Failure> {
     match command {
         Command::Init { config } => init::run(&config),
-        Command::Run { config } => run::run(&config),
+        Command::Import(args) => import::run(args),
+        Command::Rewrap(args) => rewrap::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::VerifyShare(args) => verify_share::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Run { config, log_format } => run::run(&config, log_format),
         Command::Status(args) => status::run(&args),
         Command::Config => {
             print!("{COMMENTED_DEFAULT}");

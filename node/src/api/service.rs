@@ -9,10 +9,13 @@ use holdfast_proto::{
         self,
         node_server::{Node, NodeServer},
     },
+    telemetry,
     tls::{self, Credentials},
+    trace,
 };
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status};
+use tracing::{Instrument, Span};
 
 use super::{Backend, Metrics, NodeOps};
 
@@ -63,7 +66,10 @@ impl Service {
             (role, _) => Err(Error::refused("identity", format!("{method} is not open to a {role}"))),
         });
         let (caller, result) = match caller {
-            Ok(caller) => (caller.to_string(), answer(request.into_inner()).await),
+            Ok(caller) => {
+                let span = traced(method, &request);
+                (caller.to_string(), answer(request.into_inner()).instrument(span).await)
+            }
             Err(error) => (String::new(), Err(error)),
         };
         self.metrics.answered(method, &result, started.elapsed());
@@ -94,6 +100,15 @@ impl Service {
             Err(why) => format!("replica {us} stands by, and cannot tell who leads: {why}"),
         }))
     }
+}
+
+/// Begins a trace of the call, or goes on with the caller's.
+fn traced<Q>(method: &'static str, request: &Request<Q>) -> Span {
+    let span = tracing::info_span!(target: trace::TARGET, "call", otel.name = method, otel.kind = "server");
+    if let Some(parent) = trace::parent(request) {
+        telemetry::continue_trace(&span, parent);
+    }
+    span
 }
 
 /// Calls that go to the leader's node as they are.

@@ -24,8 +24,9 @@ use lightning::{
     sign::{EntropySource, ecdsa::EcdsaChannelSigner},
     util::{logger::Logger, ser::Writeable},
 };
+use tracing::{Instrument, Span};
 
-use super::queue::CommitQueue;
+use super::{queue::CommitQueue, trace};
 use crate::store::{Batch, CommitError, Effect, Store};
 
 /// The steps of a commit, each on its own so that a test can stop between any two of them.
@@ -57,6 +58,8 @@ pub struct Taken {
     acks: Vec<(ChannelId, u64)>,
     packages: Vec<Vec<Transaction>>,
     messages_through: u64,
+    /// What this commit is in the traces of those who wait for it.
+    span: Span,
 }
 
 impl Taken {
@@ -100,7 +103,14 @@ impl<M: Machine> Committer<M> {
                 batch.effects.push(Effect::Broadcast { txid, raw: consensus::serialize(tx) });
             }
         }
-        Taken { batch, number, acks: taken.acks, packages: taken.packages, messages_through: taken.held }
+        Taken {
+            batch,
+            number,
+            acks: taken.acks,
+            packages: taken.packages,
+            messages_through: taken.held,
+            span: trace::commit(&taken.spans),
+        }
     }
 
     /// Lets out what waited for `taken` to be durable. Must be called only once it is, and in the order of the takes.
@@ -126,7 +136,7 @@ impl<M: Machine> Committer<M> {
             let _ = tokio::time::timeout(MAX_PAUSE, self.queue.woken()).await;
             let taken = self.take_and_encode();
             if !taken.batch.is_empty()
-                && let Err(error) = store.commit(&taken.batch).await
+                && let Err(error) = store.commit(&taken.batch).instrument(trace::write(&taken.span)).await
             {
                 on_fatal(&error);
                 return error;
@@ -134,7 +144,7 @@ impl<M: Machine> Committer<M> {
             if taken.is_empty() {
                 self.queue.mark_committed(taken.number);
             } else {
-                self.acknowledge(taken);
+                taken.span.clone().in_scope(|| self.acknowledge(taken));
             }
         }
     }

@@ -32,6 +32,7 @@ pub mod settled;
 mod shutdown;
 pub mod signing_wallet;
 mod startup;
+mod trace;
 pub mod types;
 
 pub use broadcast::BufferedBroadcaster;

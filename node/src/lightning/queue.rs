@@ -9,6 +9,7 @@ use std::{
 use bitcoin::Transaction;
 use lightning::ln::types::ChannelId;
 use tokio::sync::{Notify, watch};
+use tracing::Span;
 
 use super::closing::{ClosingError, Closings};
 use crate::store::{Effect, KvKey, KvWrite, MonitorWrite};
@@ -37,6 +38,8 @@ pub(super) struct Pending {
     pub packages: Vec<Vec<Transaction>>,
     /// The records of closing transactions among the packages, to be committed no later than what LDK forgets.
     pub closings: Vec<KvWrite>,
+    /// The traces of the calls whose state changes wait for the commit.
+    pub spans: Vec<Span>,
     /// How many messages the gate has held back since the start; those up to this count ride with the next commit.
     pub held: u64,
     /// How many of them had a commit of their own.
@@ -95,7 +98,12 @@ impl CommitQueue {
     pub fn with_state<R>(&self, change: impl FnOnce() -> R) -> R {
         let result = {
             let _state = self.lock_state();
-            change()
+            let result = change();
+            let span = Span::current();
+            if !span.is_none() {
+                self.pending().spans.push(span);
+            }
+            result
         };
         self.wake();
         result
@@ -162,6 +170,7 @@ impl Pending {
             effects: mem::take(&mut self.effects),
             packages: mem::take(&mut self.packages),
             closings: mem::take(&mut self.closings),
+            spans: mem::take(&mut self.spans),
             held: self.held,
             released: self.released,
             taken: self.taken,

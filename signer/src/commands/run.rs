@@ -1,8 +1,12 @@
 //! `holdfast-signer run`: the story of a start, and of an orderly end.
 
-use std::{io::IsTerminal, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use holdfast_proto::{identity::Role, tls::Credentials};
+use holdfast_proto::{
+    identity::Role,
+    telemetry::{self, LogFormat},
+    tls::Credentials,
+};
 use holdfast_signer::{
     config::SignerConfig,
     custody,
@@ -19,14 +23,13 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
-use super::{Exit, Failure, init::guard_path, node_id};
+use super::{Exit, Failure, establish::guard_path, node_id};
 
 /// How long calls in flight may take after the signal to end.
 const GRACE: Duration = Duration::from_secs(10);
 
-pub fn run(config: &Path) -> Result<(), Failure> {
+pub fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
     let config = SignerConfig::load(config)?;
     harden::process().map_err(|e| Failure::new(Exit::Software, format!("hardening the process: {e}")))?;
     log_to_stderr();
@@ -35,6 +38,9 @@ pub fn run(config: &Path) -> Result<(), Failure> {
         let why = format!("tls.certificate is of {}, and a signer needs one of role signer", credentials.identity());
         return Err(Failure::new(Exit::Config, why));
     }
+    let name = &credentials.identity().name;
+    let _telemetry = telemetry::start(log_format, &config.telemetry, "holdfast-signer", name)
+        .map_err(|e| Failure::new(Exit::Software, e))?;
     let node_id = node_id::read(&config.data_dir)?;
     let custody = custody::open(&config.custody, config.network, &config.data_dir, &node_id)?;
     custody.self_test()?;
@@ -56,7 +62,7 @@ async fn serve(config: &SignerConfig, core: Arc<SignerCore>, credentials: Creden
         async move { drop(stopped.changed().await) }
     };
     if let Some(address) = config.health_listen {
-        tokio::spawn(health::serve(core.clone(), bind(address).await?, until_stopped()));
+        tokio::spawn(health::serve(core.clone(), credentials.expires(), bind(address).await?, until_stopped()));
     }
     let listener = bind(config.listen).await?;
     let status = core.status();
@@ -115,12 +121,6 @@ fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "the service manager could not be told");
     }
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
 }
 
 impl From<StartError> for Failure {

@@ -9,10 +9,13 @@ use holdfast_proto::{
         self,
         signer_server::{Signer, SignerServer},
     },
+    telemetry,
     tls::{self, Credentials},
+    trace,
 };
 use tokio::{net::TcpListener, sync::Semaphore, task, time};
 use tonic::{Request, Response, Status};
+use tracing::Span;
 
 use super::SignerCore;
 
@@ -65,6 +68,7 @@ struct Service {
 impl Service {
     async fn call<Q, A>(
         &self,
+        name: &'static str,
         request: Request<Q>,
         places: &Arc<Semaphore>,
         answer: fn(&SignerCore, &Identity, Q) -> Result<A, Error>,
@@ -74,13 +78,19 @@ impl Service {
         A: Send + 'static,
     {
         let caller = tls::peer_identity(&request)?;
+        // A call that its caller follows is followed on; the others would be traces of one span each.
+        let span = trace::parent(&request).map_or_else(Span::none, |parent| {
+            let span = tracing::info_span!(target: trace::TARGET, "answer", otel.name = name, otel.kind = "server");
+            telemetry::continue_trace(&span, parent);
+            span
+        });
         // The semaphore is never closed.
         let permit = Arc::clone(places).acquire_owned().await.map_err(|_| Status::unavailable("shutting down"))?;
         let core = Arc::clone(&self.core);
         let answered = task::spawn_blocking(move || {
             // Held by the thread: a client that goes away does not free the place of a call that still runs.
             let _permit = permit;
-            answer(&core, &caller, request.into_inner())
+            span.in_scope(|| answer(&core, &caller, request.into_inner()))
         });
         match answered.await {
             Ok(result) => Ok(Response::new(result?)),
@@ -94,7 +104,7 @@ macro_rules! calls {
         #[tonic::async_trait]
         impl Signer for Service {
             $($(async fn $name(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
-                self.call(request, &self.$places, SignerCore::$name).await
+                self.call(stringify!($name), request, &self.$places, SignerCore::$name).await
             })*)*
         }
     };
