@@ -7,12 +7,12 @@ use std::{
     fmt, process,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, atomic::Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
 use bitcoin::{Network, constants::genesis_block};
-use holdfast_proto::{error::Error, node::v1, tls::Credentials};
+use holdfast_proto::{error::Error, node::v1, telemetry, tls::Credentials};
 use holdfast_signer_client::{Fatal, Grpc, Options, RemoteKeys, Transport, v1 as signer_v1};
 use prometheus_client::{
     collector::Collector,
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{Backend, Metrics, NodeOps},
+    api::{Backend, Metrics, NodeOps, Part, Watched},
     chain::{Bitcoind, BlockCache, Destinations, FeeEstimates, HeaderCache, headers::explain},
     config::NodeConfig,
     leader::{self, Leadership, ReplicaInfo, StandError},
@@ -38,6 +38,7 @@ use crate::{
     },
     store::{
         Loaded,
+        measured::{CommitTimes, Measured},
         postgres::{NodeIdentity, PgReader, PgStore, StoreError},
     },
 };
@@ -53,6 +54,7 @@ pub struct Replica {
     /// Taken by the leader. Held across questions to bitcoind, so that a takeover never finds it half-full.
     chain: tokio::sync::Mutex<Option<RecentChain>>,
     metrics: OnceLock<Arc<Metrics>>,
+    certificates_expire: SystemTime,
     /// What the signer said of itself last; a node's id never changes.
     node_id: Mutex<Option<[u8; 33]>>,
     health: Mutex<Health>,
@@ -80,6 +82,10 @@ struct Health {
     postgres: Option<String>,
     signer: Option<String>,
     bitcoind: Option<String>,
+    /// How long each one's last answer took, in that order.
+    took: [Option<Duration>; 3],
+    bitcoind_height: Option<u32>,
+    database_bytes: Option<u64>,
     term: u64,
 }
 
@@ -122,10 +128,11 @@ impl Replica {
             name: credentials.identity().name.clone(),
             bitcoind: Arc::new(bitcoind),
             fees: Arc::new(FeeEstimates::new(config.network)),
-            signer: Arc::new(Grpc::new(&endpoints, &credentials)?),
+            signer: Arc::new(Grpc::new(&endpoints, &credentials)?.with_traceparent(telemetry::traceparent)),
             reader: Arc::new(PgReader::new(config.postgres.clone())),
             chain: tokio::sync::Mutex::new(Some(RecentChain::default())),
             metrics: OnceLock::new(),
+            certificates_expire: credentials.expires(),
             node_id: Mutex::default(),
             health: Mutex::default(),
             role: RwLock::new(Role::StandingBy),
@@ -191,7 +198,7 @@ impl Replica {
         let address = self.config.peers.listen;
         let listener = TcpListener::bind(address).await.map_err(|error| ReplicaError::Listen { address, error })?;
         let (stop, stopped) = oneshot::channel();
-        commit_on_a_thread(committer, prepared.store, stopped);
+        commit_on_a_thread(committer, Measured::new(prepared.store, prepared.times), stopped);
         let mut tasks = background.start();
         tasks.spawn(peers::listen(listener, node.peer_manager().clone()));
         *self.role.write().unwrap_or_else(PoisonError::into_inner) = Role::Leading { term, node: node.clone() };
@@ -256,7 +263,8 @@ impl Replica {
         }
         let RecentChain { headers, blocks } = self.chain.lock().await.take().unwrap_or_default();
         let metrics = PaymentMetrics::default();
-        self.report(&keys, &store, &metrics);
+        let times = CommitTimes::default();
+        self.report(&keys, &store, &times, &metrics);
         let parts = Parts {
             network: self.config.network,
             alias: self.config.alias.to_bytes(),
@@ -273,7 +281,7 @@ impl Replica {
             peers,
         };
         let assembled = LightningNode::assemble(parts, phases).await?;
-        Ok(Prepared { assembled, store })
+        Ok(Prepared { assembled, store, times })
     }
 
     async fn open_store(&self, term: u64, node_id: [u8; 33]) -> Result<(Arc<PgStore>, Loaded), ReplicaError> {
@@ -284,11 +292,12 @@ impl Replica {
     }
 
     /// Shows what this leader counts beside what the replica does.
-    fn report(&self, keys: &RemoteKeys, store: &Arc<PgStore>, payments: &PaymentMetrics) {
+    fn report(&self, keys: &RemoteKeys, store: &Arc<PgStore>, times: &CommitTimes, payments: &PaymentMetrics) {
         if let Some(metrics) = self.metrics.get() {
             metrics.register(|registry| {
                 keys.metrics().register(registry);
                 payments.register(registry);
+                times.register(registry);
                 registry.register_collector(Box::new(Commits(store.clone())));
             });
         }
@@ -351,10 +360,22 @@ impl Replica {
     async fn keep_warm(self: Arc<Self>) {
         let mut round = 0u64;
         loop {
-            let (bitcoind, signer, postgres) =
-                tokio::join!(self.ask_bitcoind(round), self.ask_signer(), self.reader.leadership(0));
+            let (bitcoind, signer, postgres, height) = tokio::join!(
+                timed(self.ask_bitcoind(round)),
+                timed(self.ask_signer()),
+                timed(self.reader.leadership(0)),
+                self.bitcoind.height()
+            );
+            let bytes = match round.is_multiple_of(SIZE_EVERY) {
+                true => self.reader.database_bytes().await.ok(),
+                false => None,
+            };
             {
                 let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+                health.took = [postgres.1, signer.1, bitcoind.1];
+                let (bitcoind, signer, postgres) = (bitcoind.0, signer.0, postgres.0);
+                health.bitcoind_height = height.ok();
+                health.database_bytes = bytes.or(health.database_bytes);
                 health.bitcoind = bitcoind.err();
                 health.signer = signer.err();
                 health.postgres = match postgres {
@@ -436,6 +457,7 @@ impl Collector for Commits {
 struct Prepared {
     assembled: Assembled,
     store: Arc<PgStore>,
+    times: CommitTimes,
 }
 
 const RETRY: Duration = Duration::from_millis(500);
@@ -443,16 +465,18 @@ const RETRY: Duration = Duration::from_millis(500);
 const WARM: Duration = Duration::from_secs(1);
 /// In rounds of keeping warm.
 const FEES_EVERY: u64 = 30;
+/// As rarely as that: the server counts files for it.
+const SIZE_EVERY: u64 = 60;
 /// How long a handover waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// The commit loop blocks while an event's handler waits for the signer, so it has a thread to itself.
-fn commit_on_a_thread(committer: Arc<NodeCommitter>, store: Arc<PgStore>, stopped: oneshot::Receiver<()>) {
+fn commit_on_a_thread(committer: Arc<NodeCommitter>, store: Measured<Arc<PgStore>>, stopped: oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Handle::current();
     let run = move || {
         runtime.block_on(async {
             tokio::select! {
-                error = committer.run(&*store, |error| end(error)) => end(&error),
+                error = committer.run(&store, |error| end(error)) => end(&error),
                 // Also when its sender is dropped, which only happens with the process.
                 _ = stopped => {}
             }
@@ -487,6 +511,14 @@ fn network_name(network: Network) -> &'static str {
     }
 }
 
+/// An answer, and how long it took if it is one.
+async fn timed<T, E>(question: impl Future<Output = Result<T, E>>) -> (Result<T, E>, Option<Duration>) {
+    let asked = Instant::now();
+    let answer = question.await;
+    let took = answer.is_ok().then(|| asked.elapsed());
+    (answer, took)
+}
+
 struct AbortOnDrop(tokio::task::AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -506,6 +538,19 @@ impl Backend for Replica {
         let named = [("postgres", health.postgres), ("signer", health.signer), ("bitcoind", health.bitcoind)];
         let away: Vec<String> = named.into_iter().filter_map(|(part, why)| Some(format!("{part}: {}", why?))).collect();
         if away.is_empty() { Ok(()) } else { Err(away) }
+    }
+
+    fn watched(&self) -> Watched {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let away = [("postgres", health.postgres), ("signer", health.signer), ("bitcoind", health.bitcoind)];
+        let parts = away.into_iter().zip(health.took).map(|((name, away), took)| Part { name, away, took });
+        Watched {
+            parts: parts.collect(),
+            bitcoind_height: health.bitcoind_height,
+            database_bytes: health.database_bytes,
+            certificates_expire: Some(self.certificates_expire),
+            htlcs: self.node().map(|node| node.htlcs()),
+        }
     }
 
     async fn info(&self) -> Result<v1::GetInfoResponse, Error> {

@@ -1,6 +1,6 @@
-//! Health and metrics over plain HTTP, for load balancers and monitoring.
+//! Health, metrics and a status page over plain HTTP: for load balancers, monitoring, and people in a hurry.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Router,
@@ -9,9 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, time};
+use tokio::net::TcpListener;
 
-use super::{Backend, Metrics};
+use super::{Backend, Metrics, snapshot::Observer, status_page};
 
 /// Serves until `shutdown` is done.
 ///
@@ -19,43 +19,47 @@ use super::{Backend, Metrics};
 /// - `/readyz`: 200 when this replica leads or could; else 503 and one line per part that is away.
 /// - `/leader`: 200 only on the leader; else 503.
 /// - `/metrics`: what [`Metrics`] holds.
+/// - `/`: the same for people. Nothing on it acts, and nothing secret is behind any of these.
 pub async fn serve_health(
     backend: Arc<dyn Backend>,
     metrics: Arc<Metrics>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let observer = Arc::new(Observer::new(backend.clone()));
     let router = Router::new()
+        .route("/", get(page))
+        .route("/status.css", get(async || status_page::stylesheet()))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/leader", get(leader))
         .route("/metrics", get(render))
-        .with_state((backend, metrics));
+        .with_state((backend, metrics, observer));
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 
-type Shared = State<(Arc<dyn Backend>, Arc<Metrics>)>;
+type Shared = State<(Arc<dyn Backend>, Arc<Metrics>, Arc<Observer>)>;
 
-async fn readyz(State((backend, _)): Shared) -> Response {
+async fn readyz(State((backend, ..)): Shared) -> Response {
     match backend.readiness() {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(away) => (StatusCode::SERVICE_UNAVAILABLE, away.join("\n") + "\n").into_response(),
     }
 }
 
-async fn leader(State((backend, _)): Shared) -> Response {
+async fn leader(State((backend, ..)): Shared) -> Response {
     match backend.leading() {
         Some(_) => (StatusCode::OK, "leading\n").into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "standing by\n").into_response(),
     }
 }
 
-/// Monitoring must answer when the database does not.
-const INFO_DEADLINE: Duration = Duration::from_secs(1);
+async fn page(State((.., observer)): Shared) -> Response {
+    status_page::answer(&*observer.look().await)
+}
 
-async fn render(State((backend, metrics)): Shared) -> Response {
-    let info = time::timeout(INFO_DEADLINE, backend.info()).await.ok().and_then(Result::ok);
-    metrics.observe(backend.leading().is_some(), backend.readiness().is_ok(), info.as_ref());
+async fn render(State((_, metrics, observer)): Shared) -> Response {
+    metrics.show(observer.look().await);
     match metrics.render() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -117,7 +121,7 @@ mod tests {
         for line in ["holdfast_leading 0", "holdfast_ready 1", "holdfast_term 7"] {
             assert!(text.contains(&format!("\n{line}\n")), "{text}");
         }
-        assert_eq!(standby.get("/").await.0, 404);
+        assert_eq!(standby.get("/nothing").await.0, 404);
     }
 
     #[tokio::test]

@@ -1,31 +1,21 @@
-//! The replica's metrics, as Prometheus reads them from `/metrics`.
+//! The replica's metrics, as Prometheus reads them from `/metrics`; docs/metrics.md describes each.
 //!
-//! The API's own, always there:
-//!
-//! | name | what |
-//! |---|---|
-//! | `holdfast_api_requests_total{method, outcome}` | operators' calls; outcome is ok, refused, stale-term, unavailable, misuse or internal |
-//! | `holdfast_api_request_seconds{method}` | how long they took (histogram) |
-//! | `holdfast_leading` | 1 on the leader, 0 on a standby |
-//! | `holdfast_ready` | 1 when `/readyz` answers 200 |
-//! | `holdfast_term` | newest term known to this replica |
-//! | `holdfast_block_height` | height of the leader's chain tip |
-//! | `holdfast_peers`, `holdfast_channels`, `holdfast_usable_channels` | how many the leader has |
-//!
-//! Other parts add theirs with [`Metrics::register`] and describe them where they do.
+//! Here are the API's own counts and what a [`Snapshot`] shows. Other parts add theirs with [`Metrics::register`].
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use holdfast_proto::{error::Error, node::v1::GetInfoResponse};
+use holdfast_proto::error::Error;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
+
+use super::{figures::Figures, snapshot::Snapshot};
 
 /// All metrics of one process.
 #[derive(Debug)]
@@ -33,13 +23,7 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Request, Counter>,
     request_seconds: Family<Method, Histogram>,
-    leading: Gauge,
-    ready: Gauge,
-    term: Gauge,
-    block_height: Gauge,
-    peers: Gauge,
-    channels: Gauge,
-    usable_channels: Gauge,
+    figures: Figures,
 }
 
 impl Metrics {
@@ -49,24 +33,12 @@ impl Metrics {
             registry: Mutex::new(Registry::with_prefix("holdfast")),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(request_seconds),
-            leading: Gauge::default(),
-            ready: Gauge::default(),
-            term: Gauge::default(),
-            block_height: Gauge::default(),
-            peers: Gauge::default(),
-            channels: Gauge::default(),
-            usable_channels: Gauge::default(),
+            figures: Figures::default(),
         };
         metrics.register(|registry| {
             registry.register("api_requests", "Operators' calls by outcome", metrics.requests.clone());
             registry.register("api_request_seconds", "Time to answer operators", metrics.request_seconds.clone());
-            registry.register("leading", "1 on the leader, 0 on a standby", metrics.leading.clone());
-            registry.register("ready", "1 when this replica is ready to lead", metrics.ready.clone());
-            registry.register("term", "Newest term known to this replica", metrics.term.clone());
-            registry.register("block_height", "Height of the leader's chain tip", metrics.block_height.clone());
-            registry.register("peers", "Peers of the leader", metrics.peers.clone());
-            registry.register("channels", "Channels of the leader", metrics.channels.clone());
-            registry.register("usable_channels", "Channels that can pay now", metrics.usable_channels.clone());
+            registry.register_collector(Box::new(metrics.figures.clone()));
         });
         metrics
     }
@@ -96,17 +68,9 @@ impl Metrics {
         self.request_seconds.get_or_create(&Method { method }).observe(took.as_secs_f64());
     }
 
-    /// What is read off the replica at each scrape. Without `info`, the node's last figures stay.
-    pub(super) fn observe(&self, leading: bool, ready: bool, info: Option<&GetInfoResponse>) {
-        self.leading.set(leading.into());
-        self.ready.set(ready.into());
-        if let Some(info) = info {
-            self.term.set(i64::try_from(info.term).unwrap_or(i64::MAX));
-            self.block_height.set(info.block_height.into());
-            self.peers.set(info.peers.into());
-            self.channels.set(info.channels.into());
-            self.usable_channels.set(info.usable_channels.into());
-        }
+    /// What the next [`Metrics::render`] shows of the replica.
+    pub(super) fn show(&self, snapshot: Arc<Snapshot>) {
+        self.figures.show(snapshot);
     }
 }
 

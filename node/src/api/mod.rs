@@ -1,14 +1,17 @@
 //! What operators, load balancers and monitoring see of a replica.
 //!
 //! - [`serve`]: `holdfast.node.v1` over mutual TLS. Operators may call everything; a replica may ask who leads.
-//! - [`serve_health`]: `/livez`, `/readyz`, `/leader` and `/metrics` over plain HTTP.
+//! - [`serve_health`]: `/livez`, `/readyz`, `/leader`, `/metrics` and a status page over plain HTTP.
 //!
 //! Both stand on [`Backend`], which the replica implements, and [`NodeOps`], which its Lightning node does while it
 //! leads. This module knows neither LDK nor Postgres.
 
+mod figures;
 mod health;
 mod metrics;
 mod service;
+mod snapshot;
+mod status_page;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -20,6 +23,7 @@ use holdfast_proto::{error::Error, node::v1};
 pub use health::serve_health;
 pub use metrics::Metrics;
 pub use service::serve;
+pub use snapshot::{Htlcs, Part, Watched};
 
 /// A replica, leading or not.
 #[async_trait]
@@ -31,6 +35,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Why the replica could not take the lead, or serve it, right now: one line per part that is away (Postgres, signer,
     /// bitcoind). `Ok` makes it ready; a standby is ready.
     fn readiness(&self) -> Result<(), Vec<String>>;
+
+    /// What else monitoring is shown. May block for as long as the signer is away.
+    fn watched(&self) -> Watched;
 
     /// What [`NodeOps`] knows when leading; else replica, network, alias, version, term, and nothing of the node.
     async fn info(&self) -> Result<v1::GetInfoResponse, Error>;

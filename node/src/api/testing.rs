@@ -25,6 +25,8 @@ pub(crate) struct Fake {
     /// Never answers a payment.
     pub hangs: bool,
     pub asked: Arc<Mutex<Vec<String>>>,
+    /// While somebody holds it, the node cannot be looked at.
+    pub stuck: Arc<Mutex<()>>,
 }
 
 impl Fake {
@@ -66,6 +68,17 @@ impl Backend for Fake {
 
     fn readiness(&self) -> Result<(), Vec<String>> {
         if self.away.is_empty() { Ok(()) } else { Err(self.away.clone()) }
+    }
+
+    fn watched(&self) -> Watched {
+        let _wait = self.stuck.lock();
+        let part = |name| Part { name, away: None, took: Some(Duration::from_millis(2)) };
+        Watched {
+            parts: ["postgres", "signer", "bitcoind"].map(part).into(),
+            bitcoind_height: Some(101),
+            htlcs: self.leads.then_some(Htlcs { inbound: 1, inbound_msat: 1_000, ..Htlcs::default() }),
+            ..Watched::default()
+        }
     }
 
     async fn info(&self) -> Result<v1::GetInfoResponse, Error> {

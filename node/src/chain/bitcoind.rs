@@ -69,6 +69,13 @@ impl Bitcoind {
         text(&hash)?.parse().map_err(invalid)
     }
 
+    /// Height of the best chain.
+    pub async fn height(&self) -> io::Result<u32> {
+        let answer = self.call("getblockcount", &[]).await?;
+        let height = answer.as_u64().and_then(|height| u32::try_from(height).ok());
+        height.ok_or_else(|| invalid("getblockcount gives no height"))
+    }
+
     /// Fee rate for confirmation within `blocks`, in satoshi per 1000 weight units; `None` if bitcoind has no estimate.
     pub async fn estimate_fee(&self, blocks: u16, conservative: bool) -> io::Result<Option<u32>> {
         let mode = if conservative { "CONSERVATIVE" } else { "ECONOMICAL" };

@@ -1,17 +1,35 @@
-//! What became of payments, counted since the leader's start.
-//!
-//! | name | what |
-//! |---|---|
-//! | `holdfast_payments_total{direction, outcome}` | own payments that came to their end |
-//! | `holdfast_payments_msat_total{direction}` | what the successful ones moved |
-//! | `holdfast_forwards_total`, `holdfast_forwards_fee_msat_total` | HTLCs forwarded, and what they earned |
-//! | `holdfast_channels_closed_total` | channels that ended, in whichever way |
+//! What became of payments, counted since the leader's start, and the HTLCs in flight; docs/metrics.md describes each.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
+
+use super::node::LightningNode;
+use crate::api::Htlcs;
+
+impl LightningNode {
+    /// HTLCs in flight. Waits for channels that are busy.
+    pub fn htlcs(&self) -> Htlcs {
+        let height = i64::from(self.manager.current_best_block().height);
+        let mut all = Htlcs::default();
+        let mut first: Option<u32> = None;
+        for channel in self.manager.list_channels() {
+            for htlc in &channel.pending_inbound_htlcs {
+                all.inbound += 1;
+                all.inbound_msat += htlc.amount_msat;
+                first = first.into_iter().chain([htlc.cltv_expiry]).min();
+            }
+            for htlc in &channel.pending_outbound_htlcs {
+                all.outbound += 1;
+                all.outbound_msat += htlc.amount_msat;
+                first = first.into_iter().chain([htlc.cltv_expiry]).min();
+            }
+        }
+        Htlcs { nearest_deadline_blocks: first.map(|expiry| i64::from(expiry) - height), ..all }
+    }
+}
 
 /// Cheap to clone; clones share their values.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,7 @@
 //! harness has one in memory that can be cut off at every step.
 
 pub mod batch;
+pub mod measured;
 pub mod postgres;
 
 pub use batch::{Batch, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite};

@@ -1,10 +1,15 @@
-//! What an operator asks: how much was signed, what was refused and by which rule, how long it took.
+//! What an operator asks: how much was signed, what was refused and by which rule, how long it took; docs/metrics.md
+//! describes each.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::atomic::AtomicU64,
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 
@@ -18,6 +23,7 @@ pub(super) struct Metrics {
     term: Gauge,
     channels: Gauge,
     ready: Gauge,
+    certificate_remaining: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,11 +52,16 @@ impl Metrics {
         registry.register("newest_term", "Newest term announced", term.clone());
         registry.register("channels", "Channels with a guard record", channels.clone());
         registry.register("ready", "Whether the last self-test of custody passed", ready.clone());
+        let certificate_remaining = Gauge::<f64, AtomicU64>::default();
+        let until = "Until the signer's certificate, or its authority's, expires";
+        registry.register("certificate_remaining_seconds", until, certificate_remaining.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The signer's version", build);
         // A rule that never refused is a zero, not a gap.
         for rule in Rule::ALL {
             drop(refusals.get_or_create(&RuleLabel { rule: rule.name().into() }));
         }
-        Self { registry, signatures, refusals, calls, term, channels, ready }
+        Self { registry, signatures, refusals, calls, term, channels, ready, certificate_remaining }
     }
 
     pub(super) fn answered(&self, call: Call, took: Duration) {
@@ -77,10 +88,12 @@ impl Metrics {
             .filter(|(_, count)| *count > 0)
     }
 
-    pub(super) fn text(&self, term: u64, channels: usize, ready: bool) -> String {
+    pub(super) fn text(&self, term: u64, channels: usize, ready: bool, expires: SystemTime) -> String {
         self.term.set(i64::try_from(term).unwrap_or(i64::MAX));
         self.channels.set(i64::try_from(channels).unwrap_or(i64::MAX));
         self.ready.set(ready.into());
+        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        self.certificate_remaining.set(left.as_secs_f64());
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,

@@ -18,6 +18,7 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::SystemTime,
 };
 
 use bitcoin::Network;
@@ -101,9 +102,10 @@ impl SignerCore {
         self.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The metrics in the text format of OpenMetrics.
-    pub fn metrics_text(&self) -> String {
-        self.metrics.text(self.guard.newest_term(), self.guard.channel_count(), self.not_ready().is_none())
+    /// The metrics in the text format of OpenMetrics. `certificates_expire` is the server's to know.
+    pub fn metrics_text(&self, certificates_expire: SystemTime) -> String {
+        let (term, channels) = (self.guard.newest_term(), self.guard.channel_count());
+        self.metrics.text(term, channels, self.not_ready().is_none(), certificates_expire)
     }
 }
 

@@ -170,6 +170,12 @@ impl PgReader {
         Ok(LeadershipView { term, leader, history })
     }
 
+    /// The size of the whole database on its server's disk.
+    pub async fn database_bytes(&self) -> Result<u64, ReadError> {
+        let sizes = self.rows("SELECT pg_database_size(current_database())", &[], |row| Ok(row.try_get(0)?)).await?;
+        sizes.first().copied().map(from_bigint).ok_or_else(|| ReadError::Broken("the database has no size".into()))
+    }
+
     /// Runs a query; once more on a fresh connection if the one that was there has broken meanwhile.
     async fn rows<T>(
         &self,
