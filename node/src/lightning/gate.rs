@@ -288,8 +288,15 @@ where
             return;
         }
         // LDK's and lnd's way to say that they do not know the channel.
-        if msg.next_local_commitment_number == 0 && self.closed_well(&their_node_id, &channel) {
-            return;
+        if msg.next_local_commitment_number == 0 {
+            // LDK would say the same, and another LDK would say it again, for ever.
+            if self.manager.closing_state(&their_node_id, &channel) == ClosingState::Unknown {
+                tracing::debug!(%channel, "the peer has no such channel either");
+                return;
+            }
+            if self.closed_well(&their_node_id, &channel) {
+                return;
+            }
         }
         // LDK would say the same of a channel that it closed cooperatively; the peer needs no answer but the chain's.
         if self.queue.closings().contains(&channel)

@@ -53,12 +53,12 @@ impl Memory {
         }
         for effect in &batch.effects {
             if let Effect::Payment(change) = effect {
-                let key = (change.payment_hash, change.direction == Direction::Outbound);
+                let key = (change.payment_id, change.direction == Direction::Outbound);
                 match self.payments.get(&key) {
                     Some(PaymentStatus::Pending) | None => drop(self.payments.insert(key, change.status)),
                     Some(before) if *before == change.status => {}
                     Some(before) => {
-                        let hash = hex::encode(change.payment_hash);
+                        let hash = hex::encode(change.payment_id);
                         self.contradictions
                             .push(format!("payment {hash} was {before:?} and became {:?}", change.status));
                     }

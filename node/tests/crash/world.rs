@@ -807,17 +807,8 @@ impl<K: Keys> World<K> {
         if place != OURS {
             return;
         }
-        self.ours.queue.effect(Effect::Payment(PaymentChange {
-            payment_hash,
-            direction,
-            kind: PaymentKind::Bolt11,
-            status,
-            amount_msat: None,
-            fee_msat: None,
-            preimage: None,
-            failure: None,
-            invoice: None,
-        }));
+        let change = PaymentChange::new(payment_hash, direction, PaymentKind::Bolt11, status);
+        self.ours.queue.effect(Effect::Payment(change));
     }
 
     /// The order to close a channel, the ones that are not yet durable included.
