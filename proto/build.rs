@@ -4,7 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     const FILES: [&str; 3] =
         ["holdfast/signer/v1/signer.proto", "holdfast/signer/v1/error.proto", "holdfast/node/v1/node.proto"];
     // These carry secrets: src/redact.rs says how each shows itself instead.
-    const SECRET: [&str; 14] = [
+    const SECRET: [&str; 17] = [
         "holdfast.signer.v1.GetReplicaSecretsResponse",
         "holdfast.signer.v1.EcdhRequest",
         "holdfast.signer.v1.EcdhResponse",
@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "holdfast.node.v1.CreateInvoiceResponse",
         "holdfast.node.v1.PayInvoiceRequest",
         "holdfast.node.v1.Payment",
+        "holdfast.node.v1.SettleInvoiceRequest",
+        "holdfast.node.v1.CreateRefundResponse",
+        "holdfast.node.v1.ClaimRefundRequest",
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;

@@ -33,8 +33,8 @@ use crate::{
         Assembled, LightningNode, Parts, Phases,
         metrics::PaymentMetrics,
         node::{NodeCommitter, StartError},
-        payments::payment_message,
         peers,
+        records::{self, payment_message},
     },
     store::{
         Loaded,
@@ -96,8 +96,10 @@ pub enum ReplicaError {
     Tls(String),
     #[error("bitcoind: {0}")]
     Bitcoind(std::io::Error),
-    #[error("bitcoind is on another network than {0}")]
+    #[error("bitcoind is on another network than {0}: look at bitcoind.url and network in the configuration")]
     WrongChain(Network),
+    #[error("the signer is for {signers}, and this replica for {ours}: network in one of the two configurations is wrong")]
+    SignerNetwork { signers: String, ours: Network },
     #[error("signer: {0}")]
     Signer(#[from] Error),
     #[error("leadership: {0}")]
@@ -160,7 +162,11 @@ impl Replica {
             api_address: self.config.api.advertise.to_string(),
             peer_address: self.peer_address(),
         };
-        let leadership = leader::stand(&self.config.postgres, &info, || self.signer.newest_term()).await?;
+        let leadership = tokio::select! {
+            stood = leader::stand(&self.config.postgres, &info, || self.signer.newest_term()) => stood?,
+            // Better now than in the middle of a takeover.
+            misfit = self.misfit() => return Err(misfit),
+        };
         // From here on a half-done step must not be seen by another thread: a panic anywhere ends the process.
         abort_on_panic();
         self.lead(leadership).await
@@ -276,6 +282,7 @@ impl Replica {
             headers,
             blocks,
             metrics,
+            reserve_per_channel_sat: self.config.wallet.reserve_per_channel_sat,
             reader: self.reader.clone(),
             loaded,
             peers,
@@ -323,10 +330,7 @@ impl Replica {
         let options = Options { deadline: self.config.signer.deadline, on_fatal: Arc::new(|fatal| end(&fatal)) };
         let transport: Arc<dyn Transport> = self.signer.clone();
         let keys = tokio::task::block_in_place(|| RemoteKeys::over(transport, options, term, destinations))?;
-        if keys.info().network != network_name(self.config.network) {
-            let why = format!("it is for {}, this replica for {}", keys.info().network, self.config.network);
-            return Err(Error::misuse("network", why).into());
-        }
+        self.must_be_our_network(&keys.info().network)?;
         Ok(Arc::new(keys))
     }
 
@@ -339,6 +343,49 @@ impl Replica {
                     tokio::time::sleep(RETRY).await;
                 }
             }
+        }
+    }
+
+    /// Returns when the parts that answer turn out not to belong together. What is away is asked again until it is there.
+    async fn misfit(&self) -> ReplicaError {
+        let fits = async {
+            self.must_be_our_chain().await?;
+            let info = loop {
+                match self.ask_signer().await {
+                    Ok(info) => break info,
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            };
+            self.must_be_our_network(&info.network)?;
+            let node = loop {
+                match self.reader.node().await {
+                    // A new database becomes ours when we lead.
+                    Ok(node) => break node,
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            };
+            match node {
+                Some((node_id, network)) if node_id != *info.node_id || network != info.network => {
+                    Err(ReplicaError::Store(StoreError::OtherNode {
+                        found: hex::encode(node_id),
+                        found_network: network,
+                        expected: hex::encode(&info.node_id),
+                        expected_network: info.network,
+                    }))
+                }
+                _ => Ok(()),
+            }
+        };
+        match fits.await {
+            Err(misfit) => misfit,
+            Ok(()) => std::future::pending().await,
+        }
+    }
+
+    fn must_be_our_network(&self, signers: &str) -> Result<(), ReplicaError> {
+        match signers == network_name(self.config.network) {
+            true => Ok(()),
+            false => Err(ReplicaError::SignerNetwork { signers: signers.to_owned(), ours: self.config.network }),
         }
     }
 
@@ -405,13 +452,13 @@ impl Replica {
         Ok(())
     }
 
-    async fn ask_signer(&self) -> Result<(), String> {
+    async fn ask_signer(&self) -> Result<signer_v1::GetNodeInfoResponse, String> {
         let signer = self.signer.clone();
         let ask = move || signer.get_node_info(signer_v1::GetNodeInfoRequest {});
         let info = tokio::task::spawn_blocking(ask).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let node_id = info.node_id.as_slice().try_into().map_err(|_| "the signer's node id is malformed".to_owned())?;
         *self.node_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(node_id);
-        Ok(())
+        Ok(info)
     }
 
     async fn hand_over(&self) -> Result<u64, Error> {
@@ -605,10 +652,17 @@ impl Backend for Replica {
     }
 
     async fn payment(&self, payment_hash: [u8; 32]) -> Result<Option<v1::Payment>, Error> {
-        Ok(self.reader.payment(payment_hash).await?.map(payment_message))
+        let Some(row) = self.reader.payment(payment_hash).await? else { return Ok(None) };
+        let parts = self.reader.parts(row.payment_id, row.direction).await?;
+        let parts = parts.into_iter().map(records::part_message).collect();
+        Ok(Some(v1::Payment { parts, ..payment_message(row) }))
     }
 
     async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Payment>, Error> {
         Ok(self.reader.payments(limit, before).await?.into_iter().map(payment_message).collect())
+    }
+
+    async fn offers(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Offer>, Error> {
+        Ok(self.reader.offers(limit, before).await?.into_iter().map(records::offer_message).collect())
     }
 }

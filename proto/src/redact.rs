@@ -45,10 +45,16 @@ redacted! {
     }
     signer::SignJusticeRequest { term, channel, amount_sat, htlc, transaction, input_index; per_commitment_secret }
     node::CreateInvoiceResponse { payment_hash, expires_at_ms; invoice }
-    node::PayInvoiceRequest { amount_msat, max_fee_msat, wait_ms; invoice }
+    node::PayInvoiceRequest {
+        amount_msat, max_fee_msat, wait_ms, timeout_seconds, label, idempotency_key; invoice, payer_note
+    }
+    node::SettleInvoiceRequest { payment_hash; preimage }
+    node::CreateRefundResponse { payment; refund }
+    node::ClaimRefundRequest { label, wait_ms; refund }
     node::Payment {
-        payment_hash, direction, status, amount_msat, fee_msat, failure, created_ms, updated_ms, sequence, kind;
-        preimage, invoice
+        payment_hash, direction, status, amount_msat, fee_msat, failure, created_ms, updated_ms, sequence, kind,
+        payment_id, label, cancel_height, parts;
+        preimage, invoice, offer, metadata, payer_note
     }
 }
 
@@ -154,7 +160,19 @@ mod tests {
             "CreateInvoiceResponse",
         );
         shows_no_secret(&node::PayInvoiceRequest { invoice: TEXT.into(), ..Default::default() }, "PayInvoiceRequest");
-        let payment = node::Payment { preimage: TEXT.into(), invoice: TEXT.into(), ..Default::default() };
+        let settle = node::SettleInvoiceRequest { preimage: TEXT.into(), ..Default::default() };
+        shows_no_secret(&settle, "SettleInvoiceRequest");
+        let claim = node::ClaimRefundRequest { refund: TEXT.into(), ..Default::default() };
+        shows_no_secret(&claim, "ClaimRefundRequest");
+        let payment = node::Payment {
+            preimage: TEXT.into(),
+            invoice: TEXT.into(),
+            offer: TEXT.into(),
+            metadata: TEXT.into(),
+            ..Default::default()
+        };
+        let refund = node::CreateRefundResponse { refund: TEXT.into(), payment: Some(payment.clone()) };
+        shows_no_secret(&refund, "CreateRefundResponse");
         shows_no_secret(&payment, "Payment");
         shows_no_secret(&node::ListPaymentsResponse { payments: vec![payment] }, "ListPaymentsResponse");
     }

@@ -210,7 +210,7 @@ impl Payer {
             let request = v1::CreateInvoiceRequest {
                 amount_msat: Some(amount_msat),
                 description: "load".into(),
-                expiry_seconds: 0,
+                ..Default::default()
             };
             client.create_invoice(request).await
         };

@@ -54,7 +54,7 @@ impl Deployment {
             let request = v1::CreateInvoiceRequest {
                 amount_msat: Some(amount_msat),
                 description: description.to_owned(),
-                expiry_seconds: 0,
+                ..Default::default()
             };
             client.create_invoice(request).await
         };

@@ -9,11 +9,13 @@
 mod figures;
 mod health;
 mod metrics;
+mod payments;
 mod service;
 mod snapshot;
 mod status_page;
 #[cfg(test)]
 pub(crate) mod testing;
+mod wallet;
 
 use std::sync::Arc;
 
@@ -22,8 +24,10 @@ use holdfast_proto::{error::Error, node::v1};
 
 pub use health::serve_health;
 pub use metrics::Metrics;
+pub use payments::PaymentOps;
 pub use service::serve;
 pub use snapshot::{Htlcs, Part, Watched};
+pub use wallet::WalletOps;
 
 /// A replica, leading or not.
 #[async_trait]
@@ -49,16 +53,20 @@ pub trait Backend: Send + Sync + 'static {
     /// Called only while [`Backend::leading`] is `Some`.
     async fn handover(&self) -> Result<v1::HandoverResponse, Error>;
 
-    /// One payment from the database; if there is one in each direction (a payment to ourselves), the outbound one.
+    /// One payment from the database with its parts, by its hash or id; if there is one in each direction (a payment to
+    /// ourselves), the outbound one.
     async fn payment(&self, payment_hash: [u8; 32]) -> Result<Option<v1::Payment>, Error>;
 
     /// Newest first; at most `limit` of those made before sequence number `before`.
     async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Payment>, Error>;
+
+    /// As [`Backend::payments`], of the offers that we made.
+    async fn offers(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Offer>, Error>;
 }
 
 /// What only the leader can do. Each call returns after the commit of what it did (P2).
 #[async_trait]
-pub trait NodeOps: Send + Sync + 'static {
+pub trait NodeOps: WalletOps + PaymentOps + Send + Sync + 'static {
     async fn new_address(&self) -> Result<v1::NewAddressResponse, Error>;
     async fn balance(&self) -> Result<v1::GetBalanceResponse, Error>;
     async fn connect_peer(&self, request: v1::ConnectPeerRequest) -> Result<v1::ConnectPeerResponse, Error>;

@@ -120,7 +120,7 @@ macro_rules! leader_only {
         })
     };
     ($service:ident, $request:ident, $name:literal, |$node:ident, $body:ident| $call:expr) => {
-        $service.answer($name, Open::Operators, $request, |$body| async {
+        $service.answer($name, Open::Operators, $request, |$body| async move {
             let $node = $service.node().await?;
             $call.await
         })
@@ -207,6 +207,91 @@ impl Node for Service {
         leader_only!(self, r, "SendKeysend", |node, q| node.send_keysend(q)).await
     }
 
+    async fn settle_invoice(&self, r: Request<v1::SettleInvoiceRequest>) -> Result<Response<v1::Payment>, Status> {
+        leader_only!(self, r, "SettleInvoice", |node, q| node.settle_invoice(q)).await
+    }
+
+    async fn cancel_invoice(&self, r: Request<v1::CancelInvoiceRequest>) -> Result<Response<v1::Payment>, Status> {
+        leader_only!(self, r, "CancelInvoice", |node, q| node.cancel_invoice(q)).await
+    }
+
+    async fn create_offer(&self, r: Request<v1::CreateOfferRequest>) -> Result<Response<v1::Offer>, Status> {
+        leader_only!(self, r, "CreateOffer", |node, q| node.create_offer(q)).await
+    }
+
+    async fn disable_offer(&self, r: Request<v1::DisableOfferRequest>) -> Result<Response<v1::Offer>, Status> {
+        leader_only!(self, r, "DisableOffer", |node, q| node.disable_offer(q)).await
+    }
+
+    async fn list_offers(
+        &self,
+        r: Request<v1::ListOffersRequest>,
+    ) -> Result<Response<v1::ListOffersResponse>, Status> {
+        self.answer("ListOffers", Open::Operators, r, |q| async move {
+            Ok(v1::ListOffersResponse { offers: self.backend.offers(page(q.limit), q.before).await? })
+        })
+        .await
+    }
+
+    async fn create_refund(
+        &self,
+        r: Request<v1::CreateRefundRequest>,
+    ) -> Result<Response<v1::CreateRefundResponse>, Status> {
+        leader_only!(self, r, "CreateRefund", |node, q| node.create_refund(q)).await
+    }
+
+    async fn claim_refund(&self, r: Request<v1::ClaimRefundRequest>) -> Result<Response<v1::Payment>, Status> {
+        leader_only!(self, r, "ClaimRefund", |node, q| node.claim_refund(q)).await
+    }
+
+    async fn probe(&self, r: Request<v1::ProbeRequest>) -> Result<Response<v1::ProbeResponse>, Status> {
+        leader_only!(self, r, "Probe", |node, q| node.probe(q)).await
+    }
+
+    async fn list_addresses(
+        &self,
+        r: Request<v1::ListAddressesRequest>,
+    ) -> Result<Response<v1::ListAddressesResponse>, Status> {
+        leader_only!(self, r, "ListAddresses", |node, q| node.list_addresses(q)).await
+    }
+
+    async fn list_utxos(&self, r: Request<v1::ListUtxosRequest>) -> Result<Response<v1::ListUtxosResponse>, Status> {
+        leader_only!(self, r, "ListUtxos", |node| node.list_utxos()).await
+    }
+
+    async fn send_coins(&self, r: Request<v1::SendCoinsRequest>) -> Result<Response<v1::SendCoinsResponse>, Status> {
+        leader_only!(self, r, "SendCoins", |node, q| node.send_coins(q)).await
+    }
+
+    async fn bump_transaction(
+        &self,
+        r: Request<v1::BumpTransactionRequest>,
+    ) -> Result<Response<v1::BumpTransactionResponse>, Status> {
+        leader_only!(self, r, "BumpTransaction", |node, q| node.bump_transaction(q)).await
+    }
+
+    async fn set_label(&self, r: Request<v1::SetLabelRequest>) -> Result<Response<v1::SetLabelResponse>, Status> {
+        leader_only!(self, r, "SetLabel", |node, q| node.set_label(q)).await
+    }
+
+    async fn list_labels(&self, r: Request<v1::ListLabelsRequest>) -> Result<Response<v1::ListLabelsResponse>, Status> {
+        leader_only!(self, r, "ListLabels", |node| node.list_labels()).await
+    }
+
+    async fn get_descriptors(
+        &self,
+        r: Request<v1::GetDescriptorsRequest>,
+    ) -> Result<Response<v1::GetDescriptorsResponse>, Status> {
+        leader_only!(self, r, "GetDescriptors", |node| node.descriptors()).await
+    }
+
+    async fn rescan_wallet(
+        &self,
+        r: Request<v1::RescanWalletRequest>,
+    ) -> Result<Response<v1::RescanWalletResponse>, Status> {
+        leader_only!(self, r, "RescanWallet", |node, q| node.rescan(q)).await
+    }
+
     async fn get_payment(&self, r: Request<v1::GetPaymentRequest>) -> Result<Response<v1::Payment>, Status> {
         self.answer("GetPayment", Open::Operators, r, |q| async move {
             let hash = payment_hash(&q.payment_hash)?;
@@ -221,13 +306,16 @@ impl Node for Service {
         r: Request<v1::ListPaymentsRequest>,
     ) -> Result<Response<v1::ListPaymentsResponse>, Status> {
         self.answer("ListPayments", Open::Operators, r, |q| async move {
-            let limit = match q.limit {
-                0 => PAYMENTS_UNLESS_TOLD,
-                more => more.min(PAYMENTS_AT_ONCE),
-            };
-            Ok(v1::ListPaymentsResponse { payments: self.backend.payments(limit, q.before).await? })
+            Ok(v1::ListPaymentsResponse { payments: self.backend.payments(page(q.limit), q.before).await? })
         })
         .await
+    }
+}
+
+fn page(limit: u32) -> u32 {
+    match limit {
+        0 => PAYMENTS_UNLESS_TOLD,
+        more => more.min(PAYMENTS_AT_ONCE),
     }
 }
 

@@ -119,20 +119,25 @@ impl Backend for Fake {
         let older = |p: &v1::Payment| before.is_none_or(|before| p.sequence < before);
         Ok(Self::payments().into_iter().filter(older).take(limit as usize).collect())
     }
+
+    async fn offers(&self, _limit: u32, _before: Option<u64>) -> Result<Vec<v1::Offer>, Error> {
+        let offer = v1::Offer { offer_id: hex::encode([7; 32]), offer: "lno1fake".into(), ..Default::default() };
+        Ok(vec![v1::Offer { description: "coffee".into(), created_ms: 1_700_000_000_000, ..offer }])
+    }
 }
 
-struct FakeNode {
+pub(super) struct FakeNode {
     outcome: v1::PaymentStatus,
     hangs: bool,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeNode {
-    fn note(&self, what: String) {
+    pub(super) fn note(&self, what: String) {
         self.asked.lock().unwrap().push(what);
     }
 
-    fn paid(&self, amount_msat: Option<u64>) -> v1::Payment {
+    pub(super) fn paid(&self, amount_msat: Option<u64>) -> v1::Payment {
         v1::Payment {
             payment_hash: hex::encode([5; 32]),
             direction: v1::PaymentDirection::Outbound.into(),

@@ -5,6 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use holdfast_proto::identity::Role;
 
+use super::payment_args::PaymentCommand;
 use crate::config::HostPort;
 
 /// Operate a Holdfast node.
@@ -49,6 +50,11 @@ pub(super) struct ConnectionArgs {
 pub(super) enum Command {
     #[command(flatten)]
     Node(NodeCommand),
+    /// Say what an invoice, an offer or a refund holds. Asks no replica.
+    Decode {
+        /// BOLT 11 or BOLT 12.
+        text: String,
+    },
     /// Make and look at certificates.
     #[command(subcommand)]
     Pki(PkiCommand),
@@ -97,45 +103,8 @@ pub(super) enum NodeCommand {
     Channels,
     /// The peers.
     Peers,
-    /// Make an invoice.
-    Invoice {
-        /// AMOUNT, or `any` to let the payer choose.
-        amount: AmountOrAny,
-        /// What it is for; the payer sees it.
-        #[arg(default_value = "")]
-        description: String,
-        /// Until when it can be paid.
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
-        expiry: Duration,
-    },
-    /// Pay an invoice.
-    Pay {
-        invoice: String,
-        /// For an invoice without an amount.
-        #[arg(long)]
-        amount: Option<Amount>,
-        #[command(flatten)]
-        limits: PayLimits,
-    },
-    /// Pay a node without an invoice.
-    Keysend {
-        /// 66 hex digits.
-        node_id: NodeId,
-        amount: Amount,
-        #[command(flatten)]
-        limits: PayLimits,
-    },
-    /// Payments, newest first; or one of them.
-    Payments {
-        /// Only the payment with this hash.
-        #[arg(value_name = "HASH", conflicts_with_all = ["limit", "before"])]
-        hash: Option<String>,
-        #[arg(long, default_value_t = 20)]
-        limit: u32,
-        /// Go on below this sequence number.
-        #[arg(long, value_name = "SEQUENCE")]
-        before: Option<u64>,
-    },
+    #[command(flatten)]
+    Payment(PaymentCommand),
     /// Who leads.
     Leader {
         #[command(subcommand)]
@@ -149,16 +118,6 @@ pub(super) enum NodeCommand {
 pub(super) enum LeaderCommand {
     /// Which replica leads, which answer, and the latest takeovers (so does `leader` alone).
     Status,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ClapArgs)]
-pub(super) struct PayLimits {
-    /// Pay at most this for routing.
-    #[arg(long, value_name = "AMOUNT")]
-    pub max_fee: Option<Amount>,
-    /// Wait this long for the outcome; the payment goes on either way.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub wait: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -289,7 +248,7 @@ impl FromStr for PeerAddress {
 }
 
 /// A whole number with a unit: 500ms, 10s, 5m, 2h, 7d.
-fn duration(s: &str) -> Result<Duration, String> {
+pub(super) fn duration(s: &str) -> Result<Duration, String> {
     let split = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
     let (digits, unit) = s.split_at(split);
     let number: u64 = digits.parse().map_err(|_| "not a time: say 10s, 5m or 2h".to_owned())?;
@@ -348,6 +307,20 @@ mod tests {
             "invoice any",
             "invoice 2500sat coffee --expiry 10m",
             "pay lnbcrt1x --amount 1msat --max-fee 5sat --wait 500ms",
+            "pay lno1x --amount 1sat --retry-for 5s --label rent --idempotency-key order-17 --note hello",
+            "invoice any --hold --final-cltv-delta 288 --label x --metadata 00ff",
+            &format!("invoice 5sat --hash {}", "ab".repeat(32)),
+            &format!("settle {}", "ab".repeat(32)),
+            &format!("settle --preimage {}", "ab".repeat(32)),
+            &format!("cancel {}", "ab".repeat(32)),
+            "offer create any coffee",
+            "offer create 5sat coffee --expiry 7d --label shop",
+            "offer list --limit 5",
+            &format!("offer disable {}", "ab".repeat(32)),
+            "refund create 5sat sorry --expiry 1d --max-fee 1sat --idempotency-key r-1",
+            "refund claim lnr1x --wait 5s",
+            "probe lnbcrt1x",
+            &format!("probe {NODE} 5sat --max-fee 1sat --retry-for 5s"),
             &format!("connect {NODE}@127.0.0.1:9735"),
             &format!("disconnect {NODE}"),
             &format!("open {NODE} 1000000sat"),
@@ -389,6 +362,11 @@ mod tests {
             "pki issue --dir d replica",
             "pki issue --dir d --days 0 replica a",
             "info -e nowhere",
+            "settle",
+            "settle abcd",
+            "offer create",
+            "probe",
+            "invoice 5sat --hash abcd",
             "info --timeout 10",
             "connect 02ab@host:1",
             &format!("connect {NODE}"),

@@ -42,7 +42,7 @@ pub(super) struct Answer {
 /// What a call is to the node, and so what may be done when its answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// Changes nothing: may simply be repeated.
+    /// Changes nothing, or only once however often it is asked for: may simply be repeated.
     Reads,
     /// Repeated only if the replica said that nothing was done.
     Acts,

@@ -1,16 +1,14 @@
 //! One function's worth of each operator command: ask the node, show the answer.
 
-use std::time::Duration;
-
-use holdfast_proto::node::v1::{self, PaymentStatus};
+use holdfast_proto::node::v1;
 use serde_json::json;
 
 use super::{
     Output,
-    args::{AmountOrAny, LeaderCommand, NodeCommand, Peer, PeerAddress},
+    args::{LeaderCommand, NodeCommand, Peer, PeerAddress},
     cluster::{Answer, Call, Cluster, Seen},
     failure::{Exit, Failure},
-    json as to_json, text,
+    json as to_json, payments, text,
 };
 
 pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Output, Failure> {
@@ -71,45 +69,7 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
             let all: Vec<_> = list.peers.iter().map(to_json::peer).collect();
             Ok(Output::ok(json!({ "peers": all }), text::peers(&list.peers)))
         }
-        NodeCommand::Invoice { amount: AmountOrAny(amount), description, expiry } => {
-            let expiry_seconds = u32::try_from(expiry.as_secs())
-                .ok()
-                .filter(|seconds| *seconds > 0)
-                .ok_or_else(|| Failure::new(Exit::Usage, "--expiry must be at least 1s and at most 136 years"))?;
-            let amount_msat = amount.map(|amount| amount.msat);
-            let request = v1::CreateInvoiceRequest { amount_msat, description, expiry_seconds };
-            let made = cluster.on_leader(Call::Acts, async |mut c| c.create_invoice(request.clone()).await).await?;
-            Ok(Output::ok(to_json::invoice(&made), made.invoice))
-        }
-        NodeCommand::Pay { invoice, amount, limits } => {
-            let request = v1::PayInvoiceRequest {
-                invoice,
-                amount_msat: amount.map(|amount| amount.msat),
-                max_fee_msat: limits.max_fee.map(|fee| fee.msat),
-                wait_ms: wait_ms(limits.wait)?,
-            };
-            paid(&cluster.on_leader(Call::Acts, async |mut c| c.pay_invoice(request.clone()).await).await?)
-        }
-        NodeCommand::Keysend { node_id, amount, limits } => {
-            let request = v1::SendKeysendRequest {
-                node_id: node_id.0,
-                amount_msat: amount.msat,
-                max_fee_msat: limits.max_fee.map(|fee| fee.msat),
-                wait_ms: wait_ms(limits.wait)?,
-            };
-            paid(&cluster.on_leader(Call::Acts, async |mut c| c.send_keysend(request.clone()).await).await?)
-        }
-        NodeCommand::Payments { hash: Some(payment_hash), .. } => {
-            let request = v1::GetPaymentRequest { payment_hash };
-            let payment = cluster.on_any(async |mut c| c.get_payment(request.clone()).await).await?;
-            Ok(Output::ok(to_json::payment(&payment), text::payment(&payment)))
-        }
-        NodeCommand::Payments { hash: None, limit, before } => {
-            let request = v1::ListPaymentsRequest { limit, before };
-            let list = cluster.on_any(async |mut c| c.list_payments(request).await).await?;
-            let all: Vec<_> = list.payments.iter().map(to_json::payment).collect();
-            Ok(Output::ok(json!({ "payments": all }), text::payments(&list.payments)))
-        }
+        NodeCommand::Payment(command) => payments::run(cluster, command).await,
         NodeCommand::Leader { command: Some(LeaderCommand::Status) | None } => {
             leader_status(&cluster.look(false).await?)
         }
@@ -118,21 +78,6 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
             Ok(Output::ok(json!({ "term": done.term }), format!("handed over; the term was {}", done.term)))
         }
     }
-}
-
-/// 0 means "as the node likes" on the wire, so a wait of nothing is the shortest there is.
-fn wait_ms(wait: Duration) -> Result<u32, Failure> {
-    let ms = u32::try_from(wait.as_millis()).map_err(|_| Failure::new(Exit::Usage, "--wait is longer than 49 days"))?;
-    Ok(ms.max(1))
-}
-
-fn paid(payment: &v1::Payment) -> Result<Output, Failure> {
-    let exit = match payment.status() {
-        PaymentStatus::Succeeded => Exit::Ok,
-        PaymentStatus::Failed => Exit::PaymentFailed,
-        PaymentStatus::Pending | PaymentStatus::Unspecified => Exit::TryAgain,
-    };
-    Ok(Output { json: to_json::payment(payment), text: text::payment(payment), exit })
 }
 
 /// The newest term's view of who leads, and how each replica answered. Exits with 69 when none leads.

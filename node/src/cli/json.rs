@@ -83,6 +83,57 @@ pub(super) fn payment(p: &v1::Payment) -> Value {
         "updated_ms": p.updated_ms,
         "sequence": p.sequence,
         "kind": p.kind,
+        "payment_id": some(&p.payment_id),
+        "offer": some(&p.offer),
+        "label": some(&p.label),
+        "metadata": some(&p.metadata),
+        "payer_note": some(&p.payer_note),
+        "cancel_height": (p.cancel_height != 0).then_some(p.cancel_height),
+        "parts": p.parts.iter().map(part).collect::<Vec<_>>(),
+    })
+}
+
+fn part(p: &v1::PaymentPart) -> Value {
+    json!({
+        "succeeded": p.succeeded,
+        "channel": some(&p.channel),
+        "hops": p.hops.iter().map(hop).collect::<Vec<_>>(),
+        "amount_msat": p.amount_msat,
+        "fee_msat": p.fee_msat,
+        "held_ms": p.held_ms,
+        "failure": some(&p.failure),
+        "failed_channel": some(&p.failed_channel),
+        "ended_ms": p.ended_ms,
+    })
+}
+
+fn hop(h: &v1::PaymentHop) -> Value {
+    json!({ "node_id": h.node_id, "channel": h.channel, "fee_msat": h.fee_msat })
+}
+
+pub(super) fn offer(o: &v1::Offer) -> Value {
+    json!({
+        "offer_id": o.offer_id,
+        "offer": o.offer,
+        "amount_msat": o.amount_msat,
+        "description": o.description,
+        "label": some(&o.label),
+        "expires_ms": (o.expires_ms != 0).then_some(o.expires_ms),
+        "disabled_ms": (o.disabled_ms != 0).then_some(o.disabled_ms),
+        "created_ms": o.created_ms,
+        "sequence": o.sequence,
+    })
+}
+
+pub(super) fn probe(p: &v1::ProbeResponse) -> Value {
+    json!({
+        "reachable": p.reachable,
+        "fee_msat": p.fee_msat,
+        "parts": p.parts,
+        "attempts": p.attempts,
+        "failure": some(&p.failure),
+        "failed_channel": some(&p.failed_channel),
+        "hops": p.hops.iter().map(hop).collect::<Vec<_>>(),
     })
 }
 

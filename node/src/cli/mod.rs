@@ -6,8 +6,11 @@
 mod args;
 mod cluster;
 mod commands;
+mod decode;
 mod failure;
 mod json;
+mod payment_args;
+mod payments;
 mod pki;
 mod settings;
 #[cfg(test)]
@@ -66,6 +69,7 @@ impl Output {
 async fn run(args: Args) -> Result<Output, Failure> {
     match args.command {
         Command::Pki(command) => pki::run(command),
+        Command::Decode { text } => decode::run(&text),
         Command::Node(command) => {
             let settings = Settings::load(args.connection)?;
             commands::run(&Cluster::new(settings), command).await

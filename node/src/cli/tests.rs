@@ -34,7 +34,7 @@ async fn operate(trust: &Trust, endpoints: &[&str], line: &[&str]) -> Result<Out
 async fn every_command_reaches_the_node_as_it_was_meant() {
     let fixture = Fixture::leading().await;
     let (trust, endpoint) = (&fixture.trust, fixture.endpoint.as_str());
-    let peer = format!("{NODE}@127.0.0.1:9735");
+    let (peer, hash) = (format!("{NODE}@127.0.0.1:9735"), "ab".repeat(32));
     for (line, asked) in [
         (vec!["connect", &peer], format!("connect {NODE} 127.0.0.1:9735")),
         (vec!["disconnect", NODE], format!("disconnect {NODE}")),
@@ -53,6 +53,15 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
             "pay lnbcrt1x Some(7) Some(1000) 1".into(),
         ),
         (vec!["keysend", NODE, "10sat", "--wait", "2s"], format!("keysend {NODE} 10000 None 2000")),
+        (vec!["settle", &hash], format!("settle {hash} ")),
+        (vec!["settle", "--preimage", &hash], format!("settle  {hash}")),
+        (vec!["cancel", &hash], format!("cancel {hash}")),
+        (vec!["offer", "create", "5sat", "tea", "--expiry", "1h", "--label", "shop"], "offer Some(5000) tea 3600 shop".into()),
+        (vec!["offer", "disable", &hash], format!("disable {hash}")),
+        (vec!["refund", "create", "5sat", "sorry", "--idempotency-key", "r-1"], "refund 5000 sorry 86400 r-1".into()),
+        (vec!["refund", "claim", "lnr1x", "--wait", "2s"], "claim lnr1x 2000".into()),
+        (vec!["probe", NODE, "5sat"], format!("probe {NODE}  5000 30")),
+        (vec!["probe", "lnbcrt1x", "--retry-for", "2s"], "probe  lnbcrt1x 0 2".into()),
     ] {
         let output = operate(trust, &[endpoint], &line).await.unwrap_or_else(|e| panic!("{line:?}: {e}"));
         assert_eq!(output.exit, Exit::Ok);
@@ -67,6 +76,7 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
         (vec!["payments"], "payments", "2023-11-14 22:13:20Z"),
         (vec!["leader", "status"], "history", "lock 1.2 ms"),
         (vec!["handover"], "term", "8"),
+        (vec!["offer", "list"], "offers", "coffee"),
     ] {
         let output = operate(trust, &[endpoint], &line).await.unwrap_or_else(|e| panic!("{line:?}: {e}"));
         assert!(output.json.get(key).is_some_and(|value| !value.is_null()), "{line:?}: {}", output.json);

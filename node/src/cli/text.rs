@@ -99,15 +99,70 @@ pub(super) fn payment(p: &v1::Payment) -> String {
         ("preimage", p.preimage.clone()),
         ("failure", p.failure.clone()),
         ("invoice", p.invoice.clone()),
+        ("offer", p.offer.clone()),
+        ("label", p.label.clone()),
+        ("payer's note", p.payer_note.clone()),
+        ("metadata", p.metadata.clone()),
     ];
+    if p.payment_id != p.payment_hash {
+        rows.insert(1, ("id", p.payment_id.clone()));
+    }
+    if p.cancel_height != 0 {
+        rows.push(("", format!("paid and held: `holdfast settle` takes it, `cancel` gives it back, as does block {}", p.cancel_height)));
+    }
     if p.created_ms != 0 {
         rows.push(("made", time(p.created_ms)));
         rows.push(("changed", time(p.updated_ms)));
     }
     if p.status() == PaymentStatus::Pending && p.direction() == PaymentDirection::Outbound {
-        rows.push(("", format!("still under way: `holdfast payments {}` says what becomes of it", p.payment_hash)));
+        rows.push(("", format!("still under way: `holdfast payments {}` says what becomes of it", p.payment_id)));
     }
-    pairs(&rows)
+    let mut out = pairs(&rows);
+    if !p.parts.is_empty() {
+        let rows = p.parts.iter().map(|part| {
+            let way: Vec<_> = part.hops.iter().map(|hop| hop.channel.as_str()).collect();
+            vec![
+                time(part.ended_ms),
+                if part.succeeded { "succeeded".into() } else { "failed".into() },
+                msat(part.amount_msat),
+                msat(part.fee_msat),
+                if way.is_empty() { part.channel.clone() } else { way.join(" > ") },
+                [part.failure.as_str(), part.failed_channel.as_str()].join(" ").trim().to_owned(),
+            ]
+        });
+        out += "\n";
+        out += &table(&["part ended", "", "amount", "fee", "by", ""], rows);
+    }
+    out
+}
+
+pub(super) fn offers(offers: &[v1::Offer]) -> String {
+    if offers.is_empty() {
+        return "no offers".into();
+    }
+    let rows = offers.iter().map(|o| {
+        let state = match (o.disabled_ms, o.expires_ms) {
+            (0, 0) => String::new(),
+            (0, expires) => format!("until {}", time(expires)),
+            (disabled, _) => format!("disabled {}", time(disabled)),
+        };
+        let amount = o.amount_msat.map(msat).unwrap_or_else(|| "any".into());
+        vec![o.sequence.to_string(), time(o.created_ms), amount, state, o.description.clone(), o.label.clone(), o.offer_id.clone()]
+    });
+    table(&["#", "made", "amount", "", "description", "label", "offer id"], rows)
+}
+
+pub(super) fn probe(p: &v1::ProbeResponse) -> String {
+    let way: Vec<_> = p.hops.iter().map(|hop| hop.channel.as_str()).collect();
+    let channel = if p.failed_channel.is_empty() { String::new() } else { format!(" ({})", p.failed_channel) };
+    pairs(&[
+        ("reachable", if p.reachable { "yes".into() } else { "no".into() }),
+        ("fee", if p.attempts == 0 { String::new() } else { msat(p.fee_msat) }),
+        ("parts", if p.attempts == 0 { String::new() } else { p.parts.to_string() }),
+        ("attempts", p.attempts.to_string()),
+        ("way", way.join(" > ")),
+        ("why", if p.reachable { String::new() } else { format!("{}{channel}", p.failure) }),
+    ])
 }
 
 pub(super) fn leader(l: &v1::GetLeaderResponse, all: &[Seen]) -> String {
@@ -151,6 +206,7 @@ pub(super) fn direction(p: &v1::Payment) -> &'static str {
 pub(super) fn status(p: &v1::Payment) -> &'static str {
     match p.status() {
         PaymentStatus::Pending => "pending",
+        PaymentStatus::Accepted => "accepted",
         PaymentStatus::Succeeded => "succeeded",
         PaymentStatus::Failed => "failed",
         PaymentStatus::Unspecified => "unknown",
@@ -192,7 +248,7 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     out
 }
 
-fn msat(amount: u64) -> String {
+pub(super) fn msat(amount: u64) -> String {
     match amount % 1000 {
         0 => format!("{} sat", grouped(amount / 1000)),
         rest => format!("{}.{rest:03} sat", grouped(amount / 1000)),

@@ -72,6 +72,7 @@ impl Background {
             monitors: node.monitors.clone(),
             sweeper: sweeper.clone(),
             wallet: node.wallet.clone(),
+            events: events.clone(),
             outbox,
         };
         let mut tasks = JoinSet::new();
@@ -80,6 +81,7 @@ impl Background {
         tasks.spawn(follow_chain(bitcoind, node.network, headers, synced, chain));
         tasks.spawn(tick_manager(node.clone()));
         tasks.spawn(tick_peers(node.clone(), onion_messenger));
+        tasks.spawn(LightningNode::guard_holds(node.clone()));
         tasks.spawn(tick_claims(node.clone(), sweeper));
         tasks.spawn(keep_gossip(graph, scorer, kv));
         tasks.spawn(announce(node.clone()));
@@ -131,6 +133,7 @@ struct Chain {
     monitors: Arc<ChainMonitor>,
     sweeper: Arc<Sweeper>,
     wallet: Arc<Wallet>,
+    events: Arc<Events>,
     outbox: Outbox,
 }
 
@@ -141,6 +144,9 @@ impl Listen for Chain {
                 self.wallet.block_connected(block, height);
                 self.manager.block_connected(block, height);
                 self.monitors.block_connected(block, height);
+                // Here and not a moment later: an output that a monitor lets go and the sweeper does not have yet would
+                // be in nobody's balance.
+                self.monitors.process_pending_events(&*self.events);
                 self.sweeper.block_connected(block, height);
                 sweep(&self.sweeper);
             });

@@ -14,7 +14,7 @@ use lightning::{
     util::{errors::APIError, sweep::OutputSpendStatus},
 };
 
-use super::{events::new_user_channel_id, node::LightningNode, settings};
+use super::{events::new_user_channel_id, node::LightningNode};
 use crate::store::Effect;
 
 /// What opening a channel of this capacity needs beyond it: the funding transaction's fee at a fair rate.
@@ -27,8 +27,7 @@ impl LightningNode {
         if request.push_msat / 1000 > request.capacity_sat {
             return Err(Error::misuse("push_msat", "it is more than the capacity"));
         }
-        let channels = self.manager.list_channels().len() as u64;
-        let reserve = (channels + 1).saturating_mul(settings::ANCHOR_RESERVE_SAT);
+        let reserve = self.reserve().to_sat().saturating_add(self.wallet.reserve_per_channel_sat());
         let fee = u64::from(self.fees.funding()) * FUNDING_FEE_WEIGHT / 1000;
         let needed = request.capacity_sat.saturating_add(reserve).saturating_add(fee);
         let spendable = self.wallet.balance().spendable_sat;
@@ -128,6 +127,8 @@ impl LightningNode {
         v1::GetBalanceResponse {
             onchain_confirmed_sat: onchain.confirmed_sat,
             onchain_pending_sat: onchain.pending_sat,
+            onchain_spendable_sat: onchain.spendable_sat,
+            onchain_reserve_sat: self.reserve().to_sat(),
             lightning_sat,
             lightning_outbound_msat: channels.iter().filter(|c| c.is_usable).map(|c| c.outbound_capacity_msat).sum(),
             lightning_inbound_msat: channels.iter().filter(|c| c.is_usable).map(|c| c.inbound_capacity_msat).sum(),
@@ -173,7 +174,7 @@ fn channel_message(channel: &ChannelDetails) -> v1::Channel {
 }
 
 /// BOLT 7's form: block, transaction, output.
-fn scid_text(scid: u64) -> String {
+pub(super) fn scid_text(scid: u64) -> String {
     format!("{}x{}x{}", scid >> 40, (scid >> 16) & 0xff_ffff, scid & 0xffff)
 }
 

@@ -14,18 +14,25 @@ use holdfast_signer_client::RemoteKeys;
 use lightning::{
     chain::chaininterface::BroadcasterInterface,
     events::{Event, EventHandler, FundingInfo, PathFailure, PaymentPurpose, ReplayEvent},
-    ln::{channelmanager::FailureCode, types::ChannelId},
+    ln::{
+        channelmanager::{FailureCode, PaymentId},
+        types::ChannelId,
+    },
     routing::scoring::ScoreUpdate,
     sign::{EntropySource, SpendableOutputDescriptor},
-    types::payment::{PaymentHash, PaymentPreimage},
+    types::payment::PaymentHash,
+    util::ser::Writeable,
 };
 
 use super::{
     BufferedBroadcaster, CommitQueue,
     funding::Fundings,
+    holds::{Arrival, Holds},
     metrics::PaymentMetrics,
+    offers::Offers,
     peers::Dialer,
-    settings,
+    probes::Probes,
+    records, settings,
     settled::Settled,
     signing_wallet::SigningWallet,
     types::{ChannelManager, FeeBumper, Graph, Scorer, Sweeper},
@@ -53,6 +60,9 @@ pub struct Events {
     pub graph: Arc<Graph>,
     pub scorer: Arc<Mutex<Scorer>>,
     pub settled: Arc<Settled>,
+    pub holds: Arc<Holds>,
+    pub offers: Arc<Offers>,
+    pub probes: Arc<Probes>,
     pub dialer: Arc<Dialer>,
     pub metrics: PaymentMetrics,
 }
@@ -79,6 +89,7 @@ impl Events {
                     Amount::from_sat(channel_value_satoshis),
                     self.fees.funding(),
                     self.manager.current_best_block().height,
+                    self.reserve(0),
                 );
                 let psbt = match built {
                     Ok(psbt) => psbt,
@@ -144,7 +155,7 @@ impl Events {
                 }
             }
 
-            Event::PaymentClaimable { payment_hash, purpose, amount_msat, onion_fields, .. } => {
+            Event::PaymentClaimable { payment_hash, purpose, amount_msat, onion_fields, claim_deadline, .. } => {
                 let unknown =
                     onion_fields.as_ref().and_then(|fields| fields.custom_tlvs().iter().find(|(id, _)| id % 2 == 0));
                 if let Some((id, _)) = unknown {
@@ -152,47 +163,82 @@ impl Events {
                     let code = FailureCode::InvalidOnionPayload(Some((*id, 0)));
                     return self.manager.fail_htlc_backwards_with_reason(&payment_hash, code);
                 }
-                let (kind, Some(preimage)) = (kind_of(&purpose), purpose.preimage()) else {
-                    tracing::warn!(%payment_hash, "refused a payment whose preimage is unknown");
-                    return self.manager.fail_htlc_backwards(&payment_hash);
+                let arrived = PaymentChange {
+                    amount_msat: Some(amount_msat),
+                    metadata: onion_fields.and_then(|fields| fields.payment_metadata),
+                    ..inbound(payment_hash, &purpose, PaymentStatus::Pending)
                 };
-                self.inbound(payment_hash, kind, PaymentStatus::Pending, amount_msat, None);
-                self.manager.claim_funds(preimage);
+                self.claim_or_hold(payment_hash, &purpose, claim_deadline, arrived);
             }
-            Event::PaymentClaimed { payment_hash, purpose, amount_msat, .. } => {
+            Event::PaymentClaimed { payment_hash, purpose, amount_msat, htlcs, .. } => {
                 tracing::info!(%payment_hash, amount_msat, "received a payment");
                 self.metrics.received(amount_msat);
-                let preimage = purpose.preimage();
-                self.inbound(payment_hash, kind_of(&purpose), PaymentStatus::Succeeded, amount_msat, preimage);
+                let preimage = self.holds.claimed(payment_hash.0).or(purpose.preimage());
+                self.queue.effect(Effect::Payment(PaymentChange {
+                    amount_msat: Some(amount_msat),
+                    preimage: preimage.map(|preimage| preimage.0),
+                    ..inbound(payment_hash, &purpose, PaymentStatus::Succeeded)
+                }));
+                for htlc in &htlcs {
+                    let part = records::inbound_part(self.new_name(), payment_hash.0, htlc);
+                    self.queue.effect(Effect::PaymentPart(part));
+                }
+                self.settled.notify(&payment_hash.0);
             }
 
-            Event::PaymentSent { payment_hash, payment_preimage, amount_msat, fee_paid_msat, .. } => {
+            Event::InvoiceReceived { payment_id, invoice, context, .. } => {
+                let mut bytes = Vec::new();
+                // Writing to a Vec cannot fail.
+                let _ = invoice.write(&mut bytes);
+                self.offers.answered(&payment_id.0);
+                self.queue.effect(Effect::Payment(PaymentChange {
+                    payment_hash: Some(invoice.payment_hash().0),
+                    invoice: Some(hex::encode(bytes)),
+                    ..self.outbound(payment_id, None, PaymentStatus::Pending)
+                }));
+                // What cannot be sent ends in an event of its own.
+                if let Err(error) = self.manager.send_payment_for_bolt12_invoice(&invoice, context.as_ref()) {
+                    tracing::info!(%payment_id, ?error, "a BOLT 12 invoice is not paid");
+                }
+            }
+            Event::PaymentSent { payment_id, payment_hash, payment_preimage, amount_msat, fee_paid_msat, .. } => {
                 tracing::info!(%payment_hash, amount_msat, fee_msat = fee_paid_msat, "a payment succeeded");
                 self.metrics.sent(amount_msat);
+                let payment_id = payment_id.unwrap_or(PaymentId(payment_hash.0));
                 self.queue.effect(Effect::Payment(PaymentChange {
                     amount_msat,
                     fee_msat: fee_paid_msat,
                     preimage: Some(payment_preimage.0),
-                    ..self.outbound(payment_hash, PaymentStatus::Succeeded)
+                    ..self.outbound(payment_id, Some(payment_hash), PaymentStatus::Succeeded)
                 }));
-                self.settled.notify(&payment_hash.0);
+                self.settled.notify(&payment_id.0);
             }
             Event::PaymentFailed { payment_id, payment_hash, reason } => {
-                // Our payments' ids are their hashes.
-                let payment_hash = payment_hash.unwrap_or(PaymentHash(payment_id.0));
-                tracing::info!(%payment_hash, ?reason, "a payment failed");
+                tracing::info!(%payment_id, ?reason, "a payment failed");
                 self.metrics.failed();
+                self.offers.answered(&payment_id.0);
                 self.queue.effect(Effect::Payment(PaymentChange {
-                    failure: Some(reason.map_or("unknown".into(), |reason| format!("{reason:?}"))),
-                    ..self.outbound(payment_hash, PaymentStatus::Failed)
+                    failure: Some(records::payment_failure(reason)),
+                    ..self.outbound(payment_id, payment_hash, PaymentStatus::Failed)
                 }));
-                self.settled.notify(&payment_hash.0);
+                self.settled.notify(&payment_id.0);
             }
 
-            Event::PaymentPathSuccessful { path, .. } => {
-                self.score(|scorer, now| scorer.payment_path_successful(&path, now))
+            Event::PaymentPathSuccessful { payment_id, path, hold_times, .. } => {
+                self.score(|scorer, now| scorer.payment_path_successful(&path, now));
+                let part = records::outbound_part(self.new_name(), payment_id.0, &path, &hold_times, None, None);
+                self.queue.effect(Effect::PaymentPart(part));
             }
-            Event::PaymentPathFailed { path, short_channel_id, payment_failed_permanently, failure, .. } => {
+            Event::PaymentPathFailed {
+                payment_id,
+                payment_hash,
+                path,
+                short_channel_id,
+                payment_failed_permanently,
+                failure,
+                hold_times,
+                ..
+            } => {
                 if let PathFailure::OnPath { network_update: Some(update) } = &failure {
                     self.graph.handle_network_update(update);
                 }
@@ -202,12 +248,22 @@ impl Events {
                     None if payment_failed_permanently => self.score(|scorer, now| scorer.probe_successful(&path, now)),
                     None => {}
                 }
+                let payment_id = payment_id.unwrap_or(PaymentId(payment_hash.0));
+                let why = records::path_failure(&failure, payment_failed_permanently);
+                let name = self.new_name();
+                let part =
+                    records::outbound_part(name, payment_id.0, &path, &hold_times, Some(why), short_channel_id);
+                self.queue.effect(Effect::PaymentPart(part));
             }
-            Event::ProbeSuccessful { path, .. } => self.score(|scorer, now| scorer.probe_successful(&path, now)),
-            Event::ProbeFailed { path, short_channel_id, .. } => {
+            Event::ProbeSuccessful { payment_id, path, .. } => {
+                self.score(|scorer, now| scorer.probe_successful(&path, now));
+                self.probes.ended(&payment_id.0, Ok(()));
+            }
+            Event::ProbeFailed { payment_id, path, short_channel_id, .. } => {
                 if let Some(scid) = short_channel_id {
                     self.score(|scorer, now| scorer.probe_failed(&path, scid, now));
                 }
+                self.probes.ended(&payment_id.0, Err(short_channel_id));
             }
 
             Event::PaymentForwarded {
@@ -225,7 +281,7 @@ impl Events {
                 self.metrics.forwarded(total_fee_earned_msat);
                 self.queue.effect(Effect::Forward {
                     // LDK names no HTLC here. The event is committed once, so any name that is new will do.
-                    event_id: self.keys.get_secure_random_bytes(),
+                    event_id: self.new_name(),
                     incoming_channel: prev_channel_id.map_or([0; 32], |id| id.0),
                     outgoing_channel: next_channel_id.map_or([0; 32], |id| id.0),
                     amount_msat: outbound_amount_forwarded_msat,
@@ -247,9 +303,10 @@ impl Events {
                 channel_type,
                 ..
             } => {
-                let channels = self.manager.list_channels().len() as u64;
                 let spendable_sat = self.wallet.balance().spendable_sat;
-                if let Some(why) = settings::reason_to_refuse(&channel_type, funding_satoshis, spendable_sat, channels)
+                let reserve_sat = self.reserve(1).to_sat();
+                if let Some(why) =
+                    settings::reason_to_refuse(&channel_type, funding_satoshis, spendable_sat, reserve_sat)
                 {
                     tracing::warn!(peer = %counterparty_node_id, capacity_sat = funding_satoshis, why, "refused a channel");
                     return self.abandon(temporary_channel_id, counterparty_node_id, "the channel is not accepted");
@@ -313,17 +370,21 @@ impl Events {
                 self.dialer.dial_in_background(node_id, addresses.iter().map(|address| address.to_string()).collect());
             }
 
-            // Splices, BOLT 12 invoices paid by hand, intercepted onion messages and static invoices are not asked for,
-            // so none of these come.
+            // Splices, intercepted onion messages and static invoices are not asked for, so none of these come.
             other @ (Event::SplicePending { .. }
             | Event::SpliceFailed { .. }
             | Event::FundingTransactionReadyForSigning { .. }
-            | Event::InvoiceReceived { .. }
             | Event::OnionMessageIntercepted { .. }
             | Event::OnionMessagePeerConnected { .. }
             | Event::PersistStaticInvoice { .. }
             | Event::StaticInvoiceRequested { .. }) => tracing::debug!(?other, "passed over an event"),
         }
+    }
+
+    /// What the wallet has to keep for the open channels and `more`.
+    fn reserve(&self, more: u64) -> Amount {
+        let channels = self.manager.list_channels().len() as u64 + more;
+        Amount::from_sat(channels.saturating_mul(self.wallet.reserve_per_channel_sat()))
     }
 
     /// Gives back the coins of a funding transaction that will never be sent.
@@ -346,47 +407,82 @@ impl Events {
         update(&mut self.scorer.lock().unwrap_or_else(|e| e.into_inner()), now);
     }
 
-    fn inbound(
+    /// What becomes of a payment that has arrived.
+    fn claim_or_hold(
         &self,
         payment_hash: PaymentHash,
-        kind: PaymentKind,
-        status: PaymentStatus,
-        amount_msat: u64,
-        preimage: Option<PaymentPreimage>,
+        purpose: &PaymentPurpose,
+        claim_deadline: Option<u32>,
+        arrived: PaymentChange,
     ) {
-        self.queue.effect(Effect::Payment(PaymentChange {
-            payment_hash: payment_hash.0,
-            direction: Direction::Inbound,
-            kind,
-            status,
-            amount_msat: Some(amount_msat),
-            fee_msat: None,
-            preimage: preimage.map(|preimage| preimage.0),
-            failure: None,
-            invoice: None,
-        }));
-    }
-
-    /// The end of a payment of ours. Its row, made when it began, knows the kind.
-    fn outbound(&self, payment_hash: PaymentHash, status: PaymentStatus) -> PaymentChange {
-        PaymentChange {
-            payment_hash: payment_hash.0,
-            direction: Direction::Outbound,
-            kind: PaymentKind::Bolt11,
-            status,
-            amount_msat: None,
-            fee_msat: None,
-            preimage: None,
-            failure: None,
-            invoice: None,
+        if let PaymentPurpose::Bolt12OfferPayment { payment_context, .. } = purpose
+            && self.offers.is_disabled(&payment_context.offer_id)
+        {
+            tracing::info!(%payment_hash, "refused a payment for an offer that was disabled");
+            return self.manager.fail_htlc_backwards(&payment_hash);
+        }
+        let secret = match purpose {
+            PaymentPurpose::Bolt11InvoicePayment { payment_preimage: Some(_), payment_secret } => Some(*payment_secret),
+            _ => None,
+        };
+        let height = self.manager.current_best_block().height;
+        match (self.holds.arrived(payment_hash.0, claim_deadline, secret, height), purpose.preimage()) {
+            (Arrival::Hold { cancel_height }, _) => {
+                tracing::info!(%payment_hash, cancel_height, "a payment waits to be settled or cancelled");
+                let cancel_height = Some(cancel_height);
+                let change = PaymentChange { status: PaymentStatus::Accepted, cancel_height, ..arrived };
+                self.queue.effect(Effect::Payment(change));
+            }
+            (Arrival::Refuse, _) => {
+                tracing::info!(%payment_hash, "refused a payment for a hold invoice that has ended, or too late for it");
+                self.manager.fail_htlc_backwards(&payment_hash);
+            }
+            (Arrival::NotHeld, Some(preimage)) => {
+                self.queue.effect(Effect::Payment(arrived));
+                self.manager.claim_funds(preimage);
+            }
+            (Arrival::NotHeld, None) => {
+                tracing::warn!(%payment_hash, "refused a payment whose preimage is unknown");
+                self.manager.fail_htlc_backwards(&payment_hash);
+            }
         }
     }
+
+    /// A change to a payment of ours. Its row, made when it began, knows the kind.
+    fn outbound(
+        &self,
+        payment_id: PaymentId,
+        payment_hash: Option<PaymentHash>,
+        status: PaymentStatus,
+    ) -> PaymentChange {
+        PaymentChange {
+            payment_hash: payment_hash.map(|hash| hash.0),
+            ..PaymentChange::new(payment_id.0, Direction::Outbound, PaymentKind::Bolt11, status)
+        }
+    }
+
+    /// For what LDK has no name for. Events are committed once, so any name that is new will do.
+    fn new_name(&self) -> [u8; 32] {
+        self.keys.get_secure_random_bytes()
+    }
+}
+
+fn inbound(payment_hash: PaymentHash, purpose: &PaymentPurpose, status: PaymentStatus) -> PaymentChange {
+    let mut change = PaymentChange::of_hash(payment_hash.0, Direction::Inbound, kind_of(purpose), status);
+    if let PaymentPurpose::Bolt12OfferPayment { payment_context, .. } = purpose {
+        change.offer_id = Some(payment_context.offer_id.0);
+        change.payer_note =
+            payment_context.invoice_request.payer_note_truncated.as_ref().map(|note| note.0.clone());
+    }
+    change
 }
 
 fn kind_of(purpose: &PaymentPurpose) -> PaymentKind {
     match purpose {
         PaymentPurpose::SpontaneousPayment(_) => PaymentKind::Keysend,
-        _ => PaymentKind::Bolt11,
+        PaymentPurpose::Bolt11InvoicePayment { .. } => PaymentKind::Bolt11,
+        PaymentPurpose::Bolt12OfferPayment { .. } => PaymentKind::Offer,
+        PaymentPurpose::Bolt12RefundPayment { .. } => PaymentKind::Refund,
     }
 }
 

@@ -9,10 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lightning::ln::channel_state::ChannelDetails;
+
 use super::{peers::Dialer, types::ChannelManager};
 
 /// How long after a takeover forwarding waits for peers of whom nothing is known yet.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long after a takeover a peer that is away is likely to come back.
+const YOUTH: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Lets HTLCs through, or not.
@@ -47,6 +51,13 @@ impl Forwards {
         while !self.is_time(manager, dialer) {
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Whether a payment that finds no route now may find one in a moment, because peers are on their way back.
+    pub fn peers_may_come(&self, manager: &ChannelManager, dialer: &Dialer) -> bool {
+        let is_young = self.since.elapsed() < YOUTH;
+        let is_away = |c: &ChannelDetails| c.is_channel_ready && !c.is_usable;
+        peers_are_coming(manager, dialer) || is_young && manager.list_channels().iter().any(is_away)
     }
 
     fn is_time(&self, manager: &ChannelManager, dialer: &Dialer) -> bool {

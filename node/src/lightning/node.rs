@@ -30,11 +30,16 @@ use super::{
     events::Events,
     forwards::Forwards,
     funding::Fundings,
-    gossip, load,
+    gossip,
+    holds::Holds,
+    keyed::Turns,
+    load,
     logger::TracingLogger,
     metrics::PaymentMetrics,
+    offers::{OfferGate, Offers},
     payments::unix_now,
     peers::Dialer,
+    probes::Probes,
     resume::Resume,
     settings,
     settled::Settled,
@@ -63,6 +68,7 @@ pub struct Parts {
     pub headers: HeaderCache,
     pub blocks: BlockCache,
     pub metrics: PaymentMetrics,
+    pub reserve_per_channel_sat: u64,
     pub reader: Arc<PgReader>,
     pub loaded: Loaded,
     pub peers: Vec<PeerRow>,
@@ -80,8 +86,18 @@ pub struct LightningNode {
     pub(super) fees: Arc<FeeEstimates>,
     pub(super) dialer: Arc<Dialer>,
     pub(super) settled: Arc<Settled>,
+    pub(super) router: Arc<Router>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) offers: Arc<Offers>,
+    pub(super) probes: Arc<Probes>,
+    /// Of idempotency keys.
+    pub(super) turns: Turns,
     pub(super) forwards: Forwards,
     pub(super) sweeper: Arc<Sweeper>,
+    pub(super) signing_wallet: Arc<SigningWallet>,
+    pub(super) broadcaster: Arc<BufferedBroadcaster>,
+    pub(super) bitcoind: Arc<Bitcoind>,
+    pub(super) kv: Arc<BufferedKv>,
     pub(super) reader: Arc<PgReader>,
     announce: Vec<SocketAddress>,
     alias: [u8; 32],
@@ -114,6 +130,10 @@ pub enum StartError {
     Closing(#[from] super::closing::ClosingError),
     #[error(transparent)]
     Funding(#[from] super::funding::FundingError),
+    #[error(transparent)]
+    Hold(#[from] super::holds::HoldError),
+    #[error(transparent)]
+    Offer(#[from] super::offers::OfferError),
     #[error("wallet: {0}")]
     Wallet(#[from] crate::chain::wallet::WalletError),
     #[error("signer: {0}")]
@@ -149,7 +169,7 @@ impl LightningNode {
     /// questions to bitcoind and the signer.
     pub async fn assemble(parts: Parts, phases: &mut Phases) -> Result<Assembled, StartError> {
         let Parts { network, alias, announce, keys, destinations, bitcoind, fees, .. } = parts;
-        let Parts { mut headers, blocks, metrics, reader, loaded, peers, .. } = parts;
+        let Parts { mut headers, blocks, metrics, reserve_per_channel_sat, reader, loaded, peers, .. } = parts;
         let Loaded { manager: manager_bytes, monitors: monitor_bytes, kv: records } = loaded;
         let logger: Logger = Arc::new(TracingLogger);
         let queue = Arc::new(CommitQueue::load(&records)?);
@@ -172,10 +192,13 @@ impl LightningNode {
         let info = keys.info();
         let wallet =
             Wallet::open(&info.wallet_descriptor, &info.wallet_change_descriptor, network, &records, tip, kv.clone())?;
-        let wallet = Arc::new(wallet);
+        let wallet = Arc::new(wallet.with_reserve(reserve_per_channel_sat));
         destinations.set(wallet.clone());
         let signing_wallet = Arc::new(SigningWallet::new(wallet.clone(), keys.clone()));
         let fundings = Arc::new(Fundings::load(&records, kv.clone())?);
+        let holds = Arc::new(Holds::load(&records, kv.clone())?);
+        let offers = Arc::new(Offers::load(&records, kv.clone())?);
+        let probes = Arc::new(Probes::default());
 
         let graph = Arc::new(gossip::load_graph(&records, network, logger.clone()));
         let scorer = Arc::new(Mutex::new(gossip::load_scorer(&records, graph.clone(), logger.clone())));
@@ -208,7 +231,7 @@ impl LightningNode {
                     fees.clone(),
                     watch,
                     broadcaster.clone(),
-                    router,
+                    router.clone(),
                     message_router.clone(),
                     logger.clone(),
                     settings::user_config(),
@@ -220,7 +243,7 @@ impl LightningNode {
                 fees.clone(),
                 watch,
                 broadcaster.clone(),
-                router,
+                router.clone(),
                 message_router.clone(),
                 logger.clone(),
                 keys.clone(),
@@ -273,7 +296,7 @@ impl LightningNode {
             logger.clone(),
             manager.clone(),
             message_router,
-            manager.clone(),
+            Arc::new(OfferGate::new(manager.clone(), offers.clone())),
             manager.clone(),
             IgnoringMessageHandler {},
             IgnoringMessageHandler {},
@@ -338,14 +361,17 @@ impl LightningNode {
             broadcaster: broadcaster.clone(),
             keys: keys.clone(),
             wallet: wallet.clone(),
-            signing_wallet,
+            signing_wallet: signing_wallet.clone(),
             fundings: fundings.clone(),
             fees: fees.clone(),
-            fee_bumper: Arc::new(FeeBumper::new(broadcaster, bumping, keys.clone(), logger)),
+            fee_bumper: Arc::new(FeeBumper::new(broadcaster.clone(), bumping, keys.clone(), logger)),
             sweeper: sweeper.clone(),
             graph: graph.clone(),
             scorer: scorer.clone(),
             settled: settled.clone(),
+            holds: holds.clone(),
+            offers: offers.clone(),
+            probes: probes.clone(),
             dialer: dialer.clone(),
             metrics,
         };
@@ -354,6 +380,7 @@ impl LightningNode {
         for gone in fundings.channels().into_iter().filter(|id| !alive.contains(id)) {
             events.release_funding(gone);
         }
+        events.wallet.release_all_but(&fundings.coins());
 
         let node = Arc::new(Self {
             network,
@@ -366,8 +393,17 @@ impl LightningNode {
             fees,
             dialer,
             settled,
+            router,
+            holds,
+            offers,
+            probes,
+            turns: Turns::default(),
             forwards: Forwards::default(),
             sweeper: sweeper.clone(),
+            signing_wallet,
+            broadcaster,
+            bitcoind: bitcoind.clone(),
+            kv: kv.clone(),
             reader,
             announce,
             alias,
@@ -555,5 +591,36 @@ impl crate::api::NodeOps for LightningNode {
 
     async fn send_keysend(&self, request: v1::SendKeysendRequest) -> Result<v1::Payment, Error> {
         self.keysend(request).await
+    }
+}
+
+#[async_trait]
+impl crate::api::PaymentOps for LightningNode {
+    async fn settle_invoice(&self, request: v1::SettleInvoiceRequest) -> Result<v1::Payment, Error> {
+        self.settle(request).await
+    }
+
+    async fn cancel_invoice(&self, request: v1::CancelInvoiceRequest) -> Result<v1::Payment, Error> {
+        self.cancel(request).await
+    }
+
+    async fn create_offer(&self, request: v1::CreateOfferRequest) -> Result<v1::Offer, Error> {
+        self.make_offer(request).await
+    }
+
+    async fn disable_offer(&self, request: v1::DisableOfferRequest) -> Result<v1::Offer, Error> {
+        self.end_offer(request).await
+    }
+
+    async fn create_refund(&self, request: v1::CreateRefundRequest) -> Result<v1::CreateRefundResponse, Error> {
+        self.make_refund(request).await
+    }
+
+    async fn claim_refund(&self, request: v1::ClaimRefundRequest) -> Result<v1::Payment, Error> {
+        self.take_refund(request).await
+    }
+
+    async fn probe(&self, request: v1::ProbeRequest) -> Result<v1::ProbeResponse, Error> {
+        self.find_out(request).await
     }
 }

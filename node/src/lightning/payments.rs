@@ -1,4 +1,4 @@
-//! Paying and being paid: BOLT 11 and keysend.
+//! Paying: BOLT 11, keysend and, with [`super::offers`], BOLT 12. Being paid is in [`super::invoices`].
 
 use std::{
     str::FromStr,
@@ -8,77 +8,90 @@ use std::{
 use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::{error::Error, node::v1};
 use lightning::{
-    ln::channelmanager::{
-        Bolt11InvoiceParameters, Bolt11PaymentError, PaymentId, RecipientOnionFields, Retry, RetryableSendFailure,
-    },
+    ln::channelmanager::{Bolt11PaymentError, PaymentId, RecipientOnionFields, Retry, RetryableSendFailure},
     routing::router::{PaymentParameters, RouteParameters, RouteParametersConfig},
     sign::EntropySource,
     types::payment::{PaymentHash, PaymentPreimage},
 };
-use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
-use tokio::sync::watch;
+use lightning_invoice::Bolt11Invoice;
 
-use super::node::LightningNode;
+use super::{keyed::Key, node::LightningNode, records::payment_message, settled::Settled};
 use crate::store::{
     Effect,
     batch::{Direction, PaymentChange, PaymentKind, PaymentStatus},
     postgres::PaymentRow,
 };
 
-const DEFAULT_EXPIRY_SECONDS: u32 = 3600;
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
-/// How long LDK goes on trying other routes.
-const RETRY: Retry = Retry::Timeout(Duration::from_secs(15));
+/// How long LDK goes on trying other routes, unless the payer says otherwise.
+const DEFAULT_TIMEOUT: u32 = 15;
 /// BOLT 11's default (min_final_cltv_expiry_delta is 18) and room for blocks found on the way.
-const KEYSEND_FINAL_CLTV_DELTA: u32 = 42;
+pub(super) const KEYSEND_FINAL_CLTV_DELTA: u32 = 42;
+const LABEL_BYTES: usize = 1024;
 
-impl LightningNode {
-    pub(super) async fn make_invoice(
-        &self,
-        request: v1::CreateInvoiceRequest,
-    ) -> Result<v1::CreateInvoiceResponse, Error> {
-        self.must_run()?;
-        let expiry = match request.expiry_seconds {
-            0 => DEFAULT_EXPIRY_SECONDS,
-            seconds => seconds,
-        };
-        let description =
-            Description::new(request.description).map_err(|e| Error::misuse("description", e.to_string()))?;
-        let params = Bolt11InvoiceParameters {
-            amount_msats: request.amount_msat,
-            description: Bolt11InvoiceDescription::Direct(description),
-            invoice_expiry_delta_secs: Some(expiry),
-            ..Default::default()
-        };
-        // The signer signs it, so this may block.
-        let invoice = tokio::task::block_in_place(|| self.manager.create_bolt11_invoice(params));
-        let invoice = invoice.map_err(|e| Error::refused("invoice", format!("{e:?}")))?;
-        let payment_hash: [u8; 32] = *AsRef::<[u8; 32]>::as_ref(invoice.payment_hash());
-        let text = invoice.to_string();
-        self.queue.effect(Effect::Payment(PaymentChange {
-            payment_hash,
-            direction: Direction::Inbound,
-            kind: PaymentKind::Bolt11,
-            status: PaymentStatus::Pending,
-            amount_msat: request.amount_msat,
-            fee_msat: None,
-            preimage: None,
-            failure: None,
-            invoice: Some(text.clone()),
-        }));
-        self.committed().await?;
-        let expires = invoice.duration_since_epoch() + invoice.expiry_time();
-        Ok(v1::CreateInvoiceResponse {
-            invoice: text,
-            payment_hash: hex::encode(payment_hash),
-            expires_at_ms: u64::try_from(expires.as_millis()).unwrap_or(u64::MAX),
-        })
+/// What a payment may cost, in money and in time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    max_fee_msat: u64,
+    /// No new attempt is made after this. HTLCs that are on their way cannot be called back.
+    pub timeout: Duration,
+}
+
+impl Budget {
+    pub fn of(amount_msat: u64, max_fee_msat: Option<u64>, timeout_s: u32, default_timeout_s: u32) -> Self {
+        let seconds = [timeout_s, default_timeout_s, DEFAULT_TIMEOUT].into_iter().find(|seconds| *seconds > 0);
+        Self {
+            max_fee_msat: max_fee_msat.unwrap_or_else(|| default_max_fee(amount_msat)),
+            timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT).into()),
+        }
     }
 
+    pub fn retry(&self) -> Retry {
+        Retry::Timeout(self.timeout)
+    }
+
+    pub fn route(&self) -> RouteParametersConfig {
+        RouteParametersConfig { max_total_routing_fee_msat: Some(self.max_fee_msat), ..Default::default() }
+    }
+}
+
+/// A payment about to be made.
+pub(super) struct Outgoing {
+    row: PaymentChange,
+    key: Option<Key>,
+    wait: Duration,
+}
+
+impl Outgoing {
+    /// `payee` and the row's amount are what an idempotency key stands for.
+    pub fn new(row: PaymentChange, key: &str, payee: &[&[u8]], wait: Duration) -> Result<Self, Error> {
+        let amount = row.amount_msat.unwrap_or(0).to_be_bytes();
+        let asked: Vec<&[u8]> = payee.iter().copied().chain([&amount[..]]).collect();
+        Ok(Self { key: Key::parse(key, &asked)?, row, wait })
+    }
+}
+
+/// What became of the attempt to begin a payment.
+pub(super) enum Begun {
+    Now,
+    /// It stands on a BOLT 12 string that was made just now.
+    WithOffer(String),
+    /// LDK is at it already.
+    Before,
+    /// There is no way to the payee, or none within the budget. Nothing was sent.
+    NoRoute,
+}
+
+impl LightningNode {
     pub(super) async fn pay(&self, request: v1::PayInvoiceRequest) -> Result<v1::Payment, Error> {
         self.must_run()?;
-        let invoice =
-            Bolt11Invoice::from_str(request.invoice.trim()).map_err(|e| Error::misuse("invoice", e.to_string()))?;
+        match request.invoice.trim().get(..3).map(str::to_ascii_lowercase).as_deref() {
+            Some("lno") => return self.pay_offer(request).await,
+            Some("lnr") => return Err(Error::misuse("invoice", "it is a refund: it can be claimed, not paid")),
+            _ => {}
+        }
+        let text = request.invoice.trim().to_owned();
+        let invoice = Bolt11Invoice::from_str(&text).map_err(|e| Error::misuse("invoice", e.to_string()))?;
         if invoice.network() != self.network {
             return Err(Error::misuse(
                 "invoice",
@@ -97,30 +110,27 @@ impl LightningNode {
         if invoice.recover_payee_pub_key() == self.manager.get_our_node_id() {
             return Err(Error::misuse("invoice", "it is our own"));
         }
+        if !request.payer_note.is_empty() {
+            return Err(Error::misuse("payer_note", "only the payee of an offer can be told something"));
+        }
         let payment_hash: [u8; 32] = *AsRef::<[u8; 32]>::as_ref(invoice.payment_hash());
-        let limits = RouteParametersConfig {
-            max_total_routing_fee_msat: Some(request.max_fee_msat.unwrap_or_else(|| default_max_fee(amount_msat))),
-            ..Default::default()
-        };
+        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_TIMEOUT);
         let row = PaymentChange {
-            payment_hash,
-            direction: Direction::Outbound,
-            kind: PaymentKind::Bolt11,
-            status: PaymentStatus::Pending,
             amount_msat: Some(amount_msat),
-            fee_msat: None,
-            preimage: None,
-            failure: None,
-            invoice: Some(request.invoice.trim().to_owned()),
+            metadata: invoice.payment_metadata().cloned(),
+            label: label(request.label)?,
+            invoice: Some(text),
+            ..PaymentChange::of_hash(payment_hash, Direction::Outbound, PaymentKind::Bolt11, PaymentStatus::Pending)
         };
-        self.send(row, request.wait_ms, || {
+        let out = Outgoing::new(row, &request.idempotency_key, &[b"bolt11", &payment_hash], wait(request.wait_ms))?;
+        self.send(out, || {
             if invoice.would_expire(Duration::from_secs(unix_now())) {
                 return Err(Error::misuse("invoice", "it has expired"));
             }
             let given = invoice.amount_milli_satoshis().is_none().then_some(amount_msat);
             let id = PaymentId(payment_hash);
-            match self.manager.pay_for_bolt11_invoice(&invoice, id, given, limits, RETRY) {
-                Ok(()) => Ok(true),
+            match self.manager.pay_for_bolt11_invoice(&invoice, id, given, budget.route(), budget.retry()) {
+                Ok(()) => Ok(Begun::Now),
                 Err(Bolt11PaymentError::InvalidAmount) => {
                     Err(Error::misuse("amount_msat", "it does not fit the invoice"))
                 }
@@ -141,87 +151,132 @@ impl LightningNode {
         }
         let preimage = PaymentPreimage(self.keys.get_secure_random_bytes());
         let payment_hash = PaymentHash::from(preimage);
+        let budget = Budget::of(request.amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_TIMEOUT);
         let row = PaymentChange {
-            payment_hash: payment_hash.0,
-            direction: Direction::Outbound,
-            kind: PaymentKind::Keysend,
-            status: PaymentStatus::Pending,
             amount_msat: Some(request.amount_msat),
-            fee_msat: None,
-            preimage: None,
-            failure: None,
-            invoice: None,
+            label: label(request.label)?,
+            ..PaymentChange::of_hash(payment_hash.0, Direction::Outbound, PaymentKind::Keysend, PaymentStatus::Pending)
         };
+        let asked = [b"keysend".as_slice(), &payee.serialize()];
+        let out = Outgoing::new(row, &request.idempotency_key, &asked, wait(request.wait_ms))?;
         let params = PaymentParameters::for_keysend(payee, KEYSEND_FINAL_CLTV_DELTA, false);
         let mut route = RouteParameters::from_payment_params_and_value(params, request.amount_msat);
-        route.max_total_routing_fee_msat =
-            Some(request.max_fee_msat.unwrap_or_else(|| default_max_fee(request.amount_msat)));
-        self.send(row, request.wait_ms, || {
-            let onion = RecipientOnionFields::spontaneous_empty();
-            match self.manager.send_spontaneous_payment(Some(preimage), onion, PaymentId(payment_hash.0), route, RETRY)
-            {
-                Ok(_) => Ok(true),
+        route.max_total_routing_fee_msat = Some(budget.max_fee_msat);
+        self.send(out, || {
+            let (onion, id) = (RecipientOnionFields::spontaneous_empty(), PaymentId(payment_hash.0));
+            match self.manager.send_spontaneous_payment(Some(preimage), onion, id, route, budget.retry()) {
+                Ok(_) => Ok(Begun::Now),
                 Err(failure) => not_sent(failure),
             }
         })
         .await
     }
 
-    /// Begins a payment with its row, or joins one that is under way, and answers when it is over or the wait is.
-    ///
-    /// `begin` says whether it began the payment; false means that LDK is at it already.
-    async fn send(
+    /// Begins a payment with its row and its key, or joins the one that is there, and answers when it is over or the wait
+    /// is.
+    pub(super) async fn send(
         &self,
-        row: PaymentChange,
-        wait_ms: u32,
-        begin: impl FnOnce() -> Result<bool, Error>,
+        out: Outgoing,
+        begin: impl FnOnce() -> Result<Begun, Error>,
     ) -> Result<v1::Payment, Error> {
-        let payment_hash = row.payment_hash;
-        // LDK forgets payments some time after they are settled; the table does not.
-        if let Some(known) = self.outbound_row(payment_hash).await?
-            && known.status == PaymentStatus::Succeeded
+        let Outgoing { row, key, wait } = out;
+        let mut payment_id = row.payment_id;
         {
-            return Ok(payment_message(known));
+            let _turn = match &key {
+                Some(key) => Some(self.turns.take(&key.key).await),
+                None => None,
+            };
+            match self.paid_under(key.as_ref()).await? {
+                Some(known) => payment_id = known,
+                None => self.begin(row, key, begin).await?,
+            }
         }
-        self.forwards.wait(&self.manager, &self.dialer).await;
-        let over = self.settled.watch(payment_hash);
+        self.outcome(payment_id, wait).await
+    }
+
+    /// The payment that was asked for under a key before.
+    async fn paid_under(&self, key: Option<&Key>) -> Result<Option<[u8; 32]>, Error> {
+        let Some(key) = key else { return Ok(None) };
+        match self.reader.payment_key(&key.key).await? {
+            Some(known) if known.request == key.request => Ok(Some(known.payment_id)),
+            Some(_) => Err(Error::misuse("idempotency_key", "it was used for something else")),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns when the payment's beginning is durable.
+    async fn begin(
+        &self,
+        mut row: PaymentChange,
+        key: Option<Key>,
+        begin: impl FnOnce() -> Result<Begun, Error>,
+    ) -> Result<(), Error> {
+        let payment_id = row.payment_id;
+        // LDK forgets payments some time after they are settled; the table does not.
+        let known = self.outbound_row(payment_id).await?;
+        let is_paid = known.is_some_and(|known| known.status == PaymentStatus::Succeeded);
+        if !is_paid {
+            self.forwards.wait(&self.manager, &self.dialer).await;
+        }
         tokio::task::block_in_place(|| {
             self.queue.with_state(|| {
                 // Asked under the mutex, so that a handover that has begun to disconnect finds no payment begun after it.
                 self.must_run()?;
-                if begin()? {
-                    self.queue.effect(Effect::Payment(row));
+                let may_get_a_route = self.forwards.peers_may_come(&self.manager, &self.dialer);
+                match if is_paid { Begun::Before } else { begin()? } {
+                    Begun::Now => self.queue.effect(Effect::Payment(row)),
+                    Begun::WithOffer(offer) => {
+                        row.offer = Some(offer);
+                        self.queue.effect(Effect::Payment(row));
+                    }
+                    Begun::Before => {}
+                    Begun::NoRoute if may_get_a_route => {
+                        return Err(Error::unavailable("a route to the payee: peers are not connected yet"));
+                    }
+                    Begun::NoRoute => {
+                        self.queue.effect(Effect::Payment(PaymentChange {
+                            status: PaymentStatus::Failed,
+                            failure: Some("RouteNotFound".into()),
+                            ..row
+                        }));
+                        self.settled.notify(&payment_id);
+                    }
                 }
-                Ok::<_, Error>(())
+                if let Some(Key { key, request }) = key {
+                    self.queue.effect(Effect::PaymentKey { key, request, payment_id });
+                }
+                Ok(())
             })
         })?;
+        self.committed().await
+    }
+
+    /// The row of a payment when it is over, or the wait is.
+    async fn outcome(&self, payment_id: [u8; 32], wait: Duration) -> Result<v1::Payment, Error> {
+        let over = self.settled.watch(payment_id);
+        // What came before the watch is durable after this.
         self.committed().await?;
-        let wait = match wait_ms {
-            0 => DEFAULT_WAIT,
-            ms => Duration::from_millis(ms.into()),
-        };
-        wait_until_over(over, wait).await;
-        // What came last must be durable before anybody hears of it.
-        self.committed().await?;
-        let row = self.outbound_row(payment_hash).await?;
+        let mut row = self.outbound_row(payment_id).await?;
+        if row.as_ref().is_some_and(|row| row.status == PaymentStatus::Pending) && !wait.is_zero() {
+            Settled::wait(over, wait).await;
+            // What came last must be durable before anybody hears of it.
+            self.committed().await?;
+            row = self.outbound_row(payment_id).await?;
+        }
         row.map(payment_message).ok_or_else(|| Error::Internal("a committed payment has no row".into()))
     }
 
-    async fn outbound_row(&self, payment_hash: [u8; 32]) -> Result<Option<PaymentRow>, Error> {
-        Ok(self.reader.payment_in(payment_hash, Direction::Outbound).await?)
+    async fn outbound_row(&self, payment_id: [u8; 32]) -> Result<Option<PaymentRow>, Error> {
+        Ok(self.reader.payment_in(payment_id, Direction::Outbound).await?)
     }
 }
 
-async fn wait_until_over(mut over: watch::Receiver<bool>, wait: Duration) {
-    let _ = tokio::time::timeout(wait, over.wait_for(|over| *over)).await;
-}
-
 /// Why LDK did not even begin.
-fn not_sent(failure: RetryableSendFailure) -> Result<bool, Error> {
+fn not_sent(failure: RetryableSendFailure) -> Result<Begun, Error> {
     match failure {
-        RetryableSendFailure::DuplicatePayment => Ok(false),
+        RetryableSendFailure::DuplicatePayment => Ok(Begun::Before),
         RetryableSendFailure::PaymentExpired => Err(Error::misuse("invoice", "it has expired")),
-        RetryableSendFailure::RouteNotFound => Err(Error::unavailable("a route to the payee with enough liquidity")),
+        RetryableSendFailure::RouteNotFound => Ok(Begun::NoRoute),
         RetryableSendFailure::OnionPacketSizeExceeded => {
             Err(Error::misuse("invoice", "its route does not fit an onion"))
         }
@@ -229,39 +284,32 @@ fn not_sent(failure: RetryableSendFailure) -> Result<bool, Error> {
 }
 
 /// LDK's and lnd's habit: one percent, and enough for small payments to find a way.
-fn default_max_fee(amount_msat: u64) -> u64 {
+pub(super) fn default_max_fee(amount_msat: u64) -> u64 {
     (amount_msat / 100).saturating_add(50_000)
 }
 
-/// A row as operators see it.
-pub fn payment_message(row: PaymentRow) -> v1::Payment {
-    let direction = match row.direction {
-        Direction::Inbound => v1::PaymentDirection::Inbound,
-        Direction::Outbound => v1::PaymentDirection::Outbound,
-    };
-    let status = match row.status {
-        PaymentStatus::Pending => v1::PaymentStatus::Pending,
-        PaymentStatus::Succeeded => v1::PaymentStatus::Succeeded,
-        PaymentStatus::Failed => v1::PaymentStatus::Failed,
-    };
-    v1::Payment {
-        payment_hash: hex::encode(row.payment_hash),
-        direction: direction.into(),
-        status: status.into(),
-        amount_msat: row.amount_msat,
-        fee_msat: row.fee_msat,
-        preimage: row.preimage.map(hex::encode).unwrap_or_default(),
-        failure: row.failure.unwrap_or_default(),
-        invoice: row.invoice.unwrap_or_default(),
-        created_ms: row.created_ms,
-        updated_ms: row.updated_ms,
-        sequence: row.sequence,
-        kind: match row.kind {
-            PaymentKind::Bolt11 => "bolt11",
-            PaymentKind::Keysend => "keysend",
-        }
-        .into(),
+/// How long an operator waits; 0 stands for the default.
+pub(super) fn wait(wait_ms: u32) -> Duration {
+    match wait_ms {
+        0 => DEFAULT_WAIT,
+        ms => Duration::from_millis(ms.into()),
     }
+}
+
+/// An operator's note. An empty one is none.
+pub(super) fn label(label: String) -> Result<Option<String>, Error> {
+    match label.len() {
+        0 => Ok(None),
+        1..=LABEL_BYTES => Ok(Some(label)),
+        _ => Err(Error::misuse("label", format!("it is longer than {LABEL_BYTES} bytes"))),
+    }
+}
+
+/// 64 hex digits in the field of this name.
+pub(super) fn hash(field: &str, hex: &str) -> Result<[u8; 32], Error> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(hex, &mut hash).map_err(|_| Error::misuse(field, "is not 64 hex digits"))?;
+    Ok(hash)
 }
 
 /// Seconds since the Unix epoch.

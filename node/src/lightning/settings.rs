@@ -2,10 +2,6 @@
 
 use lightning::{types::features::ChannelTypeFeatures, util::config::UserConfig};
 
-/// Satoshi kept on chain for each channel with anchors, so that its commitment can be brought into a block when fees
-/// rise.
-pub const ANCHOR_RESERVE_SAT: u64 = 10_000;
-
 /// The largest capacity that a peer may open towards us: its money, but our fee reserve and our attention.
 pub const MAX_INBOUND_CAPACITY_SAT: u64 = 1_000_000_000;
 
@@ -20,15 +16,17 @@ pub fn user_config() -> UserConfig {
     // Whom to serve is the decision of `OpenChannelRequest`'s handler.
     config.manually_accept_inbound_channels = true;
     config.accept_forwards_to_priv_channels = true;
+    // So that an invoice is in the store before it is paid.
+    config.manually_handle_bolt12_invoices = true;
     config
 }
 
-/// Why a channel that a peer wants to open is not accepted.
+/// Why a channel that a peer wants to open is not accepted. `reserve_sat` is what the wallet has to keep with it.
 pub fn reason_to_refuse(
     kind: &ChannelTypeFeatures,
     capacity_sat: u64,
     spendable_sat: u64,
-    channels: u64,
+    reserve_sat: u64,
 ) -> Option<String> {
     if kind.requires_zero_conf() {
         return Some("channels without confirmation are not accepted".into());
@@ -39,9 +37,8 @@ pub fn reason_to_refuse(
     if capacity_sat > MAX_INBOUND_CAPACITY_SAT {
         return Some(format!("its capacity is above {MAX_INBOUND_CAPACITY_SAT} sat"));
     }
-    let needed = (channels + 1).saturating_mul(ANCHOR_RESERVE_SAT);
-    if kind.requires_anchors_zero_fee_htlc_tx() && spendable_sat < needed {
-        return Some(format!("the on-chain reserve is {spendable_sat} sat, and with it {needed} sat would be needed"));
+    if kind.requires_anchors_zero_fee_htlc_tx() && spendable_sat < reserve_sat {
+        return Some(format!("the wallet can spend {spendable_sat} sat, and with it {reserve_sat} sat would be reserved"));
     }
     None
 }
@@ -56,10 +53,10 @@ mod tests {
 
     #[test]
     fn a_channel_that_could_not_be_closed_is_not_opened() {
-        assert!(reason_to_refuse(&anchors(), 1_000_000, 0, 0).is_some());
-        assert!(reason_to_refuse(&anchors(), 1_000_000, ANCHOR_RESERVE_SAT, 0).is_none());
-        assert!(reason_to_refuse(&anchors(), 1_000_000, ANCHOR_RESERVE_SAT, 1).is_some());
-        assert!(reason_to_refuse(&ChannelTypeFeatures::only_static_remote_key(), 1_000_000, 0, 5).is_none());
+        assert!(reason_to_refuse(&anchors(), 1_000_000, 0, 10_000).is_some());
+        assert!(reason_to_refuse(&anchors(), 1_000_000, 10_000, 10_000).is_none());
+        assert!(reason_to_refuse(&anchors(), 1_000_000, 10_000, 20_000).is_some());
+        assert!(reason_to_refuse(&ChannelTypeFeatures::only_static_remote_key(), 1_000_000, 0, 60_000).is_none());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use lightning_block_sync::gossip::{GossipVerifier, TokioSpawner};
 use lightning_net_tokio::SocketDescriptor;
 
 use super::{
-    BufferedBroadcaster, BufferedKv, BufferedPersister, ClosingWatch, MessageGate, logger::TracingLogger,
+    BufferedBroadcaster, BufferedKv, BufferedPersister, ClosingWatch, MessageGate, logger::TracingLogger, offers::OfferGate,
     own_gossip::OwnGossip, signing_wallet::SigningWallet,
 };
 use crate::chain::{Bitcoind, FeeEstimates, Wallet};
@@ -83,7 +83,7 @@ pub type OnionMessenger = lightning::onion_message::messenger::OnionMessenger<
     Logger,
     Arc<ChannelManager>,
     Arc<MessageRouter>,
-    Arc<ChannelManager>,
+    Arc<OfferGate>,
     Arc<ChannelManager>,
     IgnoringMessageHandler,
     IgnoringMessageHandler,

@@ -39,6 +39,8 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PaymentStatus {
     Pending,
+    /// A hold invoice was paid, and its HTLCs wait for the operator's word.
+    Accepted,
     Succeeded,
     Failed,
 }
@@ -47,14 +49,20 @@ pub enum PaymentStatus {
 pub enum PaymentKind {
     Bolt11,
     Keysend,
+    /// For a BOLT 12 offer.
+    Offer,
+    /// For a BOLT 12 refund.
+    Refund,
 }
 
-/// A change to a payment's row, keyed by hash and direction. Absent fields leave what is there; applied twice it changes
+/// A change to a payment's row, keyed by id and direction. Absent fields leave what is there; applied twice it changes
 /// nothing the second time. A row that has succeeded stays so. One that has failed becomes pending again when the payment is
 /// tried again: an operator who reads "failed" while an attempt is under way would pay twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentChange {
-    pub payment_hash: [u8; 32],
+    /// The payment hash, but for outbound BOLT 12 payments: those are begun before their hash is known.
+    pub payment_id: [u8; 32],
+    pub payment_hash: Option<[u8; 32]>,
     pub direction: Direction,
     pub kind: PaymentKind,
     pub status: PaymentStatus,
@@ -63,13 +71,105 @@ pub struct PaymentChange {
     pub preimage: Option<[u8; 32]>,
     /// Why it failed, in LDK's words.
     pub failure: Option<String>,
+    /// BOLT 11 as text, BOLT 12 as hex.
     pub invoice: Option<String>,
+    /// The BOLT 12 offer or refund.
+    pub offer: Option<String>,
+    /// Of an offer of ours, in whose place the row gets the offer itself.
+    pub offer_id: Option<[u8; 32]>,
+    /// What the payer of an offer told the payee.
+    pub payer_note: Option<String>,
+    /// What the operator noted.
+    pub label: Option<String>,
+    /// BOLT 11 payment metadata.
+    pub metadata: Option<Vec<u8>>,
+    /// The block height at which a held payment is cancelled.
+    pub cancel_height: Option<u32>,
+}
+
+impl PaymentChange {
+    /// A change that says no more than the status.
+    pub fn new(payment_id: [u8; 32], direction: Direction, kind: PaymentKind, status: PaymentStatus) -> Self {
+        Self {
+            payment_id,
+            payment_hash: None,
+            direction,
+            kind,
+            status,
+            amount_msat: None,
+            fee_msat: None,
+            preimage: None,
+            failure: None,
+            invoice: None,
+            offer: None,
+            offer_id: None,
+            payer_note: None,
+            label: None,
+            metadata: None,
+            cancel_height: None,
+        }
+    }
+
+    /// As [`Self::new`], of a payment whose id is its hash.
+    pub fn of_hash(payment_hash: [u8; 32], direction: Direction, kind: PaymentKind, status: PaymentStatus) -> Self {
+        Self { payment_hash: Some(payment_hash), ..Self::new(payment_hash, direction, kind, status) }
+    }
+}
+
+/// One HTLC of a payment, at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentPart {
+    /// LDK names no HTLC. The event is committed once, so any name that is new will do.
+    pub part_id: [u8; 32],
+    pub payment_id: [u8; 32],
+    pub direction: Direction,
+    /// Why it failed; absent if it succeeded.
+    pub failure: Option<String>,
+    /// Our channel: outbound by short channel id, inbound by channel id.
+    pub channel: Option<String>,
+    /// The way that an outbound part took.
+    pub hops: Vec<PartHop>,
+    pub amount_msat: u64,
+    pub fee_msat: u64,
+    /// How long the first hop says it held the HTLC.
+    pub held_ms: Option<u64>,
+    /// The short channel id that a failure is blamed on.
+    pub failed_channel: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartHop {
+    pub node_id: [u8; 33],
+    /// Short channel id of the channel that leads to it.
+    pub channel: String,
+    /// What it takes for passing the HTLC on.
+    pub fee_msat: u64,
 }
 
 /// Rows that people query, written in the same transaction as the state that they describe. Each is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Payment(PaymentChange),
+    PaymentPart(PaymentPart),
+    /// A client asked for a payment under a key of its own; `request` is the hash of what it asked for. A batch that
+    /// gives a key to a second payment is never written.
+    PaymentKey {
+        key: String,
+        request: [u8; 32],
+        payment_id: [u8; 32],
+    },
+    OfferCreated {
+        offer_id: [u8; 32],
+        offer: String,
+        amount_msat: Option<u64>,
+        description: String,
+        label: Option<String>,
+        /// Seconds since the Unix epoch.
+        expires_at_s: Option<u64>,
+    },
+    OfferDisabled {
+        offer_id: [u8; 32],
+    },
     /// An HTLC forwarded and settled. Keyed by the incoming channel and HTLC where LDK tells it, else by `event_id`.
     Forward {
         event_id: [u8; 32],

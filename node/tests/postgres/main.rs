@@ -3,6 +3,7 @@
 mod leader;
 mod measure;
 mod model;
+mod payments;
 mod proxy;
 mod server;
 mod store;

@@ -61,7 +61,7 @@ impl Model {
         }
         for effect in &batch.effects {
             let Effect::Payment(change) = effect else { continue };
-            let key = (change.payment_hash, change.direction == Direction::Outbound);
+            let key = (change.payment_id, change.direction == Direction::Outbound);
             let new = Payment { status: change.status, amount_msat: None, failure: None };
             let row = self.payments.entry(key).or_insert(new);
             if row.status != PaymentStatus::Succeeded {
@@ -191,8 +191,8 @@ fn what_is_committed_is_loaded() {
             }
             let reader = PgReader::new(config.clone());
             let payments = reader.payments(1000, None).await.unwrap().into_iter().map(|row| {
-                let PaymentRow { payment_hash, direction, status, amount_msat, failure, .. } = row;
-                ((payment_hash, direction == Direction::Outbound), Payment { status, amount_msat, failure })
+                let PaymentRow { payment_id, direction, status, amount_msat, failure, .. } = row;
+                ((payment_id, direction == Direction::Outbound), Payment { status, amount_msat, failure })
             });
             assert_eq!(payments.collect::<BTreeMap<_, _>>(), model.payments);
         });

@@ -17,17 +17,7 @@ pub fn put(name: &str, value: &[u8]) -> KvWrite {
 }
 
 pub fn payment(hash: u8, direction: Direction, status: PaymentStatus) -> PaymentChange {
-    PaymentChange {
-        payment_hash: [hash; 32],
-        direction,
-        kind: PaymentKind::Bolt11,
-        status,
-        amount_msat: None,
-        fee_msat: None,
-        preimage: None,
-        failure: None,
-        invoice: None,
-    }
+    PaymentChange::of_hash([hash; 32], direction, PaymentKind::Bolt11, status)
 }
 
 fn effects(effects: impl IntoIterator<Item = PaymentChange>) -> Batch {
@@ -310,9 +300,9 @@ async fn a_payment_that_succeeded_stays_so_and_one_that_failed_may_be_tried_agai
     assert_eq!((row.status, row.preimage, row.fee_msat), (Succeeded, Some([9; 32]), Some(1)));
 
     let newest = reader.payments(1, None).await.unwrap();
-    assert_eq!(newest[0].payment_hash, [2; 32]);
+    assert_eq!(newest[0].payment_id, [2; 32]);
     let older = reader.payments(10, Some(newest[0].sequence)).await.unwrap();
-    assert_eq!(older.iter().map(|row| row.payment_hash[0]).collect::<Vec<_>>(), [1]);
+    assert_eq!(older.iter().map(|row| row.payment_id[0]).collect::<Vec<_>>(), [1]);
     assert_eq!(reader.payment_in([2; 32], Outbound).await.unwrap(), None);
 }
 

@@ -8,6 +8,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "tables", include_str!("migrations/0001_tables.sql")),
     (2, "commit_batch", include_str!("migrations/0002_commit_batch.sql")),
     (3, "public_views", include_str!("migrations/0003_public_views.sql")),
+    (4, "payments_parts_keys_offers", include_str!("migrations/0004_payments_parts_keys_offers.sql")),
 ];
 
 /// Any fixed number, shared by all that change the schema.

@@ -9,14 +9,16 @@ mod commit;
 mod config;
 mod load;
 pub(crate) mod migrate;
+mod payments;
 mod read;
 mod rows;
 pub(crate) mod session;
 
 pub use commit::{NodeIdentity, PgStore, StoreStats};
 pub use config::{PgConfig, PgConfigError, PgTls};
+pub use payments::{KeyRow, OfferRow, PartRow, PaymentRow};
 pub use read::{
-    ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PaymentRow, PeerRow, PgReader, ReadError,
+    ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError,
     TakeoverRow,
 };
 

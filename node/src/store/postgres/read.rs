@@ -11,10 +11,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 
 use super::config::PgConfig;
-use super::rows::{direction_name, kind_name, status_name};
 use super::session::{Failure, Purpose, Session};
 use super::{from_bigint, to_bigint};
-use crate::store::batch::{Direction, PaymentKind, PaymentStatus};
 
 /// One connection of its own, made when it is first needed and again when it has broken.
 pub struct PgReader {
@@ -23,29 +21,12 @@ pub struct PgReader {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PaymentRow {
-    pub payment_hash: [u8; 32],
-    pub direction: Direction,
-    pub kind: PaymentKind,
-    pub status: PaymentStatus,
-    pub amount_msat: Option<u64>,
-    pub fee_msat: Option<u64>,
-    pub preimage: Option<[u8; 32]>,
-    pub failure: Option<String>,
-    pub invoice: Option<String>,
-    /// Milliseconds since the Unix epoch, here and in every `_ms` below.
-    pub created_ms: u64,
-    pub updated_ms: u64,
-    /// Order of creation.
-    pub sequence: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardRow {
     pub incoming_channel: [u8; 32],
     pub outgoing_channel: [u8; 32],
     pub amount_msat: Option<u64>,
     pub fee_msat: Option<u64>,
+    /// Milliseconds since the Unix epoch, as every `_ms` below.
     pub at_ms: u64,
     pub sequence: u64,
 }
@@ -116,28 +97,6 @@ impl PgReader {
         Self { config, session: Mutex::new(None) }
     }
 
-    /// At most `limit` payments, newest first, of those created before the one with sequence `before`.
-    pub async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<PaymentRow>, ReadError> {
-        let before = before.map_or(i64::MAX, |before| to_bigint("before", before).unwrap_or(i64::MAX));
-        let sql = format!("{PAYMENT} WHERE sequence < $1 ORDER BY sequence DESC LIMIT $2");
-        self.rows(&sql, &[&before, &i64::from(limit)], payment).await
-    }
-
-    /// The payment with this hash; where the node paid itself, the outbound one.
-    pub async fn payment(&self, payment_hash: [u8; 32]) -> Result<Option<PaymentRow>, ReadError> {
-        let sql = format!("{PAYMENT} WHERE payment_hash = $1 ORDER BY direction DESC LIMIT 1");
-        Ok(self.rows(&sql, &[&&payment_hash[..]], payment).await?.pop())
-    }
-
-    pub async fn payment_in(
-        &self,
-        payment_hash: [u8; 32],
-        direction: Direction,
-    ) -> Result<Option<PaymentRow>, ReadError> {
-        let sql = format!("{PAYMENT} WHERE payment_hash = $1 AND direction = $2");
-        Ok(self.rows(&sql, &[&&payment_hash[..], &direction_name(direction)], payment).await?.pop())
-    }
-
     /// At most `limit` forwards, newest first, of those before the one with sequence `before`.
     pub async fn forwards(&self, limit: u32, before: Option<u64>) -> Result<Vec<ForwardRow>, ReadError> {
         let before = before.map_or(i64::MAX, |before| to_bigint("before", before).unwrap_or(i64::MAX));
@@ -156,6 +115,16 @@ impl PgReader {
             Ok(PeerRow { node_id: array(row.try_get(0)?)?, address: row.try_get(1)? })
         })
         .await
+    }
+
+    /// Whose database this is, as (node id, network); none before the first leader wrote it, or before there are tables.
+    pub async fn node(&self) -> Result<Option<([u8; 33], String)>, ReadError> {
+        let there = self.rows("SELECT to_regclass('holdfast.node') IS NOT NULL", &[], |row| Ok(row.try_get(0)?)).await?;
+        if there.first() != Some(&true) {
+            return Ok(None);
+        }
+        let whose = |row: &Row| Ok((array(row.try_get(0)?)?, row.try_get(1)?));
+        Ok(self.rows("SELECT node_id, network FROM holdfast.node", &[], whose).await?.pop())
     }
 
     /// The newest term, who leads, and the last `history` takeovers.
@@ -177,7 +146,7 @@ impl PgReader {
     }
 
     /// Runs a query; once more on a fresh connection if the one that was there has broken meanwhile.
-    async fn rows<T>(
+    pub(super) async fn rows<T>(
         &self,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
@@ -236,31 +205,6 @@ impl From<ReadError> for Error {
             ReadError::Broken(_) => Self::Internal(error.to_string()),
         }
     }
-}
-
-const PAYMENT: &str = "SELECT payment_hash, direction, kind, status, amount_msat, fee_msat, preimage, failure, invoice,
-    (extract(epoch FROM created_at) * 1000)::bigint, (extract(epoch FROM updated_at) * 1000)::bigint, sequence
-    FROM holdfast.payments";
-
-fn payment(row: &Row) -> Result<PaymentRow, Failure> {
-    Ok(PaymentRow {
-        payment_hash: array(row.try_get(0)?)?,
-        direction: named(row.try_get(1)?, [Direction::Inbound, Direction::Outbound], direction_name)?,
-        kind: named(row.try_get(2)?, [PaymentKind::Bolt11, PaymentKind::Keysend], kind_name)?,
-        status: named(
-            row.try_get(3)?,
-            [PaymentStatus::Pending, PaymentStatus::Succeeded, PaymentStatus::Failed],
-            status_name,
-        )?,
-        amount_msat: unsigned(row, 4)?,
-        fee_msat: unsigned(row, 5)?,
-        preimage: row.try_get::<_, Option<&[u8]>>(6)?.map(array).transpose()?,
-        failure: row.try_get(7)?,
-        invoice: row.try_get(8)?,
-        created_ms: from_bigint(row.try_get(9)?),
-        updated_ms: from_bigint(row.try_get(10)?),
-        sequence: from_bigint(row.try_get(11)?),
-    })
 }
 
 const FORWARD: &str = "SELECT incoming_channel, outgoing_channel, amount_msat, fee_msat,
@@ -327,15 +271,15 @@ fn leadership_row(row: &Row) -> Result<LeadershipRow, Failure> {
     Ok((from_bigint(row.try_get(0)?), leader, takeover))
 }
 
-fn unsigned(row: &Row, column: usize) -> Result<Option<u64>, Failure> {
+pub(super) fn unsigned(row: &Row, column: usize) -> Result<Option<u64>, Failure> {
     Ok(row.try_get::<_, Option<i64>>(column)?.map(from_bigint))
 }
 
-fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Failure> {
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Failure> {
     bytes.try_into().map_err(|_| Failure::Wrong(format!("{} bytes where {N} belong", bytes.len())))
 }
 
-fn named<T: Copy, const N: usize>(name: &str, all: [T; N], name_of: impl Fn(T) -> &'static str) -> Result<T, Failure> {
+pub(super) fn named<T: Copy, const N: usize>(name: &str, all: [T; N], name_of: impl Fn(T) -> &'static str) -> Result<T, Failure> {
     all.into_iter()
         .find(|value| name_of(*value) == name)
         .ok_or_else(|| Failure::Wrong(format!("an unknown word in a column: {name}")))

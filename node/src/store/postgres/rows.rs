@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::to_bigint;
 use crate::store::batch::{
-    Batch, Direction, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, PaymentChange, PaymentKind, PaymentStatus,
+    Batch, Direction, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, PaymentChange, PaymentKind, PaymentPart,
+    PaymentStatus,
 };
 
 /// Columns, as Postgres's `unnest` takes them. Each monitor and each key stands here once, with what the batch's writes to
@@ -101,28 +102,24 @@ fn net_monitors(writes: &[MonitorWrite]) -> BTreeMap<&MonitorKey, NetMonitor<'_>
 
 fn effect(effect: &Effect) -> Result<Value, String> {
     Ok(match effect {
-        Effect::Payment(PaymentChange {
-            payment_hash,
-            direction,
-            kind,
-            status,
-            amount_msat,
-            fee_msat,
-            preimage,
-            failure,
-            invoice,
-        }) => json!({
-            "effect": "payment",
-            "payment_hash": bytea(payment_hash),
-            "direction": direction_name(*direction),
-            "kind": kind_name(*kind),
-            "status": status_name(*status),
-            "amount_msat": msat(*amount_msat)?,
-            "fee_msat": msat(*fee_msat)?,
-            "preimage": preimage.as_ref().map(|preimage| bytea(preimage)),
-            "failure": failure.as_deref().map(text),
-            "invoice": invoice.as_deref().map(text),
+        Effect::Payment(change) => payment(change)?,
+        Effect::PaymentPart(part) => payment_part(part)?,
+        Effect::PaymentKey { key, request, payment_id } => json!({
+            "effect": "payment-key",
+            "key": text(key),
+            "request": bytea(request),
+            "payment_id": bytea(payment_id),
         }),
+        Effect::OfferCreated { offer_id, offer, amount_msat, description, label, expires_at_s } => json!({
+            "effect": "offer-created",
+            "offer_id": bytea(offer_id),
+            "offer": text(offer),
+            "amount_msat": msat(*amount_msat)?,
+            "description": text(description),
+            "label": label.as_deref().map(text),
+            "expires_at_s": expires_at_s.map(|at| to_bigint("expiry", at)).transpose()?,
+        }),
+        Effect::OfferDisabled { offer_id } => json!({ "effect": "offer-disabled", "offer_id": bytea(offer_id) }),
         Effect::Forward { event_id, incoming_channel, outgoing_channel, amount_msat, fee_msat } => json!({
             "effect": "forward",
             "event_id": bytea(event_id),
@@ -164,6 +161,49 @@ fn effect(effect: &Effect) -> Result<Value, String> {
     })
 }
 
+fn payment(change: &PaymentChange) -> Result<Value, String> {
+    Ok(json!({
+        "effect": "payment",
+        "payment_id": bytea(&change.payment_id),
+        "payment_hash": change.payment_hash.as_ref().map(|hash| bytea(hash)),
+        "direction": direction_name(change.direction),
+        "kind": kind_name(change.kind),
+        "status": status_name(change.status),
+        "amount_msat": msat(change.amount_msat)?,
+        "fee_msat": msat(change.fee_msat)?,
+        "preimage": change.preimage.as_ref().map(|preimage| bytea(preimage)),
+        "failure": change.failure.as_deref().map(text),
+        "invoice": change.invoice.as_deref().map(text),
+        "offer": change.offer.as_deref().map(text),
+        "offer_id": change.offer_id.as_ref().map(|id| bytea(id)),
+        "payer_note": change.payer_note.as_deref().map(text),
+        "label": change.label.as_deref().map(text),
+        "metadata": change.metadata.as_deref().map(bytea),
+        "cancel_height": change.cancel_height,
+    }))
+}
+
+fn payment_part(part: &PaymentPart) -> Result<Value, String> {
+    let hops = part.hops.iter().map(|hop| {
+        let fee_msat = to_bigint("fee in msat", hop.fee_msat)?;
+        Ok(json!({ "node": hex::encode(hop.node_id), "channel": hop.channel, "fee_msat": fee_msat }))
+    });
+    Ok(json!({
+        "effect": "payment-part",
+        "part_id": bytea(&part.part_id),
+        "payment_id": bytea(&part.payment_id),
+        "direction": direction_name(part.direction),
+        "outcome": if part.failure.is_none() { "succeeded" } else { "failed" },
+        "channel": part.channel,
+        "hops": hops.collect::<Result<Vec<Value>, String>>()?,
+        "amount_msat": msat(Some(part.amount_msat))?,
+        "fee_msat": msat(Some(part.fee_msat))?,
+        "held_ms": part.held_ms.map(|held| to_bigint("hold time", held)).transpose()?,
+        "failure": part.failure.as_deref().map(text),
+        "failed_channel": part.failed_channel,
+    }))
+}
+
 /// Postgres's hex form of a bytea.
 fn bytea(bytes: &[u8]) -> String {
     format!("\\x{}", hex::encode(bytes))
@@ -189,12 +229,15 @@ pub(crate) fn kind_name(kind: PaymentKind) -> &'static str {
     match kind {
         PaymentKind::Bolt11 => "bolt11",
         PaymentKind::Keysend => "keysend",
+        PaymentKind::Offer => "offer",
+        PaymentKind::Refund => "refund",
     }
 }
 
 pub(crate) fn status_name(status: PaymentStatus) -> &'static str {
     match status {
         PaymentStatus::Pending => "pending",
+        PaymentStatus::Accepted => "accepted",
         PaymentStatus::Succeeded => "succeeded",
         PaymentStatus::Failed => "failed",
     }
@@ -241,17 +284,9 @@ mod tests {
     #[test]
     fn values_that_no_column_holds_are_refused_and_a_peers_words_are_not() {
         let change = |amount_msat| {
-            Effect::Payment(PaymentChange {
-                payment_hash: [1; 32],
-                direction: Direction::Inbound,
-                kind: PaymentKind::Keysend,
-                status: PaymentStatus::Pending,
-                amount_msat: Some(amount_msat),
-                fee_msat: None,
-                preimage: None,
-                failure: None,
-                invoice: None,
-            })
+            let change =
+                PaymentChange::of_hash([1; 32], Direction::Inbound, PaymentKind::Keysend, PaymentStatus::Pending);
+            Effect::Payment(PaymentChange { amount_msat: Some(amount_msat), ..change })
         };
         assert!(Rows::of(&Batch { effects: vec![change(u64::MAX)], ..Batch::default() }).is_err());
         let mut batch = Batch { effects: vec![change(1)], ..Batch::default() };
