@@ -47,8 +47,16 @@ const LDK_ASSERTIONS: [&str; 3] = [
     "Non-event-generating channel freeing should not appear in our queue",
 ];
 
-/// Runs one seed to its end. The error says what went wrong.
+/// Runs one seed to its end, in a thread of its own, so that it runs the same again. The error says what went wrong.
 fn run(plan: Plan) -> Result<Figures, String> {
+    let seeded = || {
+        holdfast_seeded::seed_thread(plan.seed);
+        run_here(plan)
+    };
+    std::thread::scope(|scope| scope.spawn(seeded).join().unwrap())
+}
+
+fn run_here(plan: Plan) -> Result<Figures, String> {
     let log = Arc::new(Mutex::new(None));
     let keep = log.clone();
     let result = catch_unwind(AssertUnwindSafe(move || {
