@@ -6,9 +6,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use holdfast_proto::telemetry::LogFormat;
-use holdfast_signer::config::COMMENTED_DEFAULT;
+use holdfast_signer::{config::COMMENTED_DEFAULT, custody::IdentityPlace};
 
-use self::commands::{Exit, Failure, init, run, status};
+use self::commands::{Exit, Failure, backup, check, import, init, list, restore, rewrap, run, status, verify_share};
 
 #[derive(Parser)]
 #[command(name = "holdfast-signer", version, about = "Holds a Lightning node's keys and signs what its rules allow")]
@@ -20,11 +20,36 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make the keys, once, and print the node id
+    #[command(after_help = "\
+Example:
+  holdfast-signer config > signer.toml     and edit it
+  holdfast-signer init --config signer.toml
+
+It makes the keys where the configuration says, the guard's empty record and the record of the node id; it replaces
+nothing that is there.")]
     Init {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Where the node key is to be; in the token unless the backend has none
+        #[arg(long, value_name = "PLACE")]
+        identity: Option<IdentityPlace>,
     },
+    /// Make the keys of a node that ran on LDK elsewhere, from its seed or mnemonic
+    Import(import::Args),
+    /// Seal the same seed with another key, or behind another backend
+    Rewrap(rewrap::Args),
+    /// Write the seed, encrypted, into shares of which a few restore it
+    Backup(backup::Args),
+    /// Check shares of a backup, each by itself
+    VerifyShare(verify_share::Args),
+    /// Make the keys again from shares of a backup
+    Restore(restore::Args),
+    /// Prove that custody gives the recorded node, and that the guard's records are whole
+    Check(check::Args),
+    /// Show what the configuration and the data directory hold, without opening any key
+    List(list::Args),
     /// Serve replicas
+    #[command(after_help = "Example:\n  holdfast-signer run --config /etc/holdfast/signer.toml")]
     Run {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
@@ -58,7 +83,7 @@ fn main() -> ExitCode {
 
 fn command(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Init { config } => init::run(&config),
+        Command::Init { config, identity } => init::run(&config, identity),
         Command::Import(args) => import::run(args),
         Command::Rewrap(args) => rewrap::run(&args),
         Command::Backup(args) => backup::run(&args),

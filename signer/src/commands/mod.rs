@@ -1,9 +1,18 @@
 //! One file a command of `holdfast-signer`.
 
+pub mod backup;
+pub mod check;
+mod confirm;
+mod establish;
+pub mod import;
 pub mod init;
+pub mod list;
 mod node_id;
+pub mod restore;
+pub mod rewrap;
 pub mod run;
 pub mod status;
+pub mod verify_share;
 
 use std::{fmt, process::ExitCode};
 
@@ -21,6 +30,7 @@ pub struct Failure {
 #[repr(u8)]
 pub enum Exit {
     Usage = 64,
+    DataError = 65,
     NoInput = 66,
     Unavailable = 69,
     Software = 70,
@@ -32,6 +42,14 @@ pub enum Exit {
 impl Failure {
     pub fn new(exit: Exit, why: impl fmt::Display) -> Self {
         Self { exit, why: why.to_string() }
+    }
+
+    /// The failure to read a file that was named on the command line.
+    pub fn of_input(error: CustodyError) -> Self {
+        match error {
+            CustodyError::Unavailable(what) => Self::new(Exit::NoInput, what),
+            CustodyError::Wrong(why) => Self::new(Exit::NoPermission, why),
+        }
     }
 
     /// Adds what the reader has to know as well.

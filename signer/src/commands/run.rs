@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::{
     identity::Role,
     telemetry::{self, LogFormat},
@@ -11,7 +12,12 @@ use holdfast_signer::{
     config::SignerConfig,
     custody,
     guard::EmbeddedStore,
-    harden, health,
+    harden::{
+        self,
+        confine::{ConfineError, Confined, Plan},
+        memory::on_clean_stack,
+    },
+    health,
     service::{self, SignerCore, StartError},
 };
 use sd_notify::NotifyState;
@@ -32,28 +38,38 @@ const GRACE: Duration = Duration::from_secs(10);
 pub fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
     let config = SignerConfig::load(config)?;
     harden::process().map_err(|e| Failure::new(Exit::Software, format!("hardening the process: {e}")))?;
-    log_to_stderr();
     let credentials = Credentials::load(&config.tls.certificate, &config.tls.key, &config.tls.ca)?;
     if credentials.identity().role != Role::Signer {
         let why = format!("tls.certificate is of {}, and a signer needs one of role signer", credentials.identity());
         return Err(Failure::new(Exit::Config, why));
     }
+    // Before the first thread, the first foreign library and the first secret but the certificate's key.
+    let confined = Plan::of(&config)?.apply()?;
     let name = &credentials.identity().name;
     let _telemetry = telemetry::start(log_format, &config.telemetry, "holdfast-signer", name)
         .map_err(|e| Failure::new(Exit::Software, e))?;
     let node_id = node_id::read(&config.data_dir)?;
-    let custody = custody::open(&config.custody, config.network, &config.data_dir, &node_id)?;
-    custody.self_test()?;
-    let guard = EmbeddedStore::open(&guard_path(&config.data_dir))?;
-    let core = SignerCore::new(custody, config.network, Arc::new(guard), config.rules.clone())?;
+    let core = on_clean_stack(|| open(&config, &node_id))?;
     runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Software, format!("no runtime: {e}")))?
-        .block_on(serve(&config, Arc::new(core), credentials))
+        .block_on(serve(&config, Arc::new(core), credentials, confined))
 }
 
-async fn serve(config: &SignerConfig, core: Arc<SignerCore>, credentials: Credentials) -> Result<(), Failure> {
+fn open(config: &SignerConfig, node_id: &PublicKey) -> Result<SignerCore, Failure> {
+    let custody = custody::open(&config.custody, config.network, &config.data_dir, node_id)?;
+    custody.self_test()?;
+    let guard = EmbeddedStore::open(&guard_path(&config.data_dir))?;
+    Ok(SignerCore::new(custody, config.network, Arc::new(guard), config.rules.clone())?)
+}
+
+async fn serve(
+    config: &SignerConfig,
+    core: Arc<SignerCore>,
+    credentials: Credentials,
+    confined: Confined,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let (stop, stopped) = watch::channel(());
     let until_stopped = || {
@@ -65,6 +81,7 @@ async fn serve(config: &SignerConfig, core: Arc<SignerCore>, credentials: Creden
         tokio::spawn(health::serve(core.clone(), credentials.expires(), bind(address).await?, until_stopped()));
     }
     let listener = bind(config.listen).await?;
+    confined.seal()?;
     let status = core.status();
     let node_id = hex::encode(&status.node_id);
     info!(node_id, network = %config.network, custody = status.custody, listen = %config.listen, "signer is up");
@@ -129,5 +146,15 @@ impl From<StartError> for Failure {
             StartError::Custody(error) => error.into(),
             StartError::Guard(error) => error.into(),
         }
+    }
+}
+
+impl From<ConfineError> for Failure {
+    fn from(error: ConfineError) -> Self {
+        let exit = match error {
+            ConfineError::Absent(_) => Exit::Config,
+            ConfineError::Landlock(_) | ConfineError::Seccomp(_) => Exit::Unavailable,
+        };
+        Self::new(exit, error)
     }
 }

@@ -16,27 +16,33 @@ use super::{
     Custody, CustodyError, NodeIdentity, Seed, files, prove_identity, random,
     sealed::{self, Argon2id, Header, Lock, SealedSeed},
 };
-use crate::{config::FileCustody, keys::SeedIdentity};
+use crate::{config::FileCustody, harden::memory::Locked, keys::SeedIdentity};
 
 /// What RFC 9106 section 4 recommends where memory is not plentiful: 64 MiB, three passes, four lanes.
 const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 const LANES: u32 = 4;
-/// A header may ask for this much memory at most: it is read before it can be authenticated.
-const MAX_MEMORY_KIB: u32 = 4 * 1024 * 1024;
-const MAX_PASSES: u32 = 64;
+/// A header may ask for this much at most: it is used before it can be authenticated, and whoever can write the file must not
+/// be able to take the machine's memory, or a start's time.
+const MAX_MEMORY_KIB: u32 = 4 * MEMORY_KIB;
+const MAX_PASSES: u32 = 16;
+const MAX_LANES: u32 = 16;
 
 pub struct FileBackend {
-    seed: Seed,
+    seed: Locked<32>,
     identity: Arc<SeedIdentity>,
 }
 
 impl FileBackend {
     /// Makes a fresh seed and seals it. Refuses when the file already exists.
     pub fn init(config: &FileCustody, network: Network) -> Result<Self, CustodyError> {
+        Self::import(config, network, random()?)
+    }
+
+    /// Seals a seed that exists already. Refuses when the file already exists.
+    pub fn import(config: &FileCustody, network: Network, seed: Seed) -> Result<Self, CustodyError> {
         sealed::refuse_existing(&config.path)?;
         let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
-        let seed: Seed = random()?;
         let backend = Self::from_seed(seed)?;
         let kdf = Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: *random()? };
         let header = Header { network, node_id: backend.identity.public_key(), lock: Lock::Passphrase(kdf.clone()) };
@@ -65,7 +71,7 @@ impl FileBackend {
 
     fn from_seed(seed: Seed) -> Result<Self, CustodyError> {
         let identity = Arc::new(SeedIdentity::new(&seed)?);
-        Ok(Self { seed, identity })
+        Ok(Self { seed: Locked::copy(&seed)?, identity })
     }
 }
 
@@ -83,7 +89,7 @@ impl Custody for FileBackend {
     }
 
     fn unseal(&self) -> Result<Seed, CustodyError> {
-        Ok(self.seed.clone())
+        Ok(Zeroizing::new(*self.seed))
     }
 
     fn self_test(&self) -> Result<(), CustodyError> {
@@ -111,15 +117,20 @@ fn unseal(sealed: &SealedSeed, passphrase: &str, path: &Path) -> Result<Seed, Cu
 }
 
 fn cipher(passphrase: &str, kdf: &Argon2id) -> Result<XChaCha20Poly1305, CustodyError> {
-    if kdf.memory_kib > MAX_MEMORY_KIB || kdf.passes > MAX_PASSES {
+    if kdf.memory_kib > MAX_MEMORY_KIB || kdf.passes > MAX_PASSES || kdf.lanes > MAX_LANES {
         return Err(CustodyError::Wrong(format!(
-            "the sealed seed asks for {} KiB of memory and {} passes, beyond what is sane",
-            kdf.memory_kib, kdf.passes
+            "the sealed seed asks for {} KiB of memory, {} passes and {} lanes; at most {MAX_MEMORY_KIB} KiB, {MAX_PASSES} and \
+             {MAX_LANES} are used: the file was changed",
+            kdf.memory_kib, kdf.passes, kdf.lanes
         )));
     }
     let fail = |e: argon2::Error| CustodyError::Wrong(format!("argon2id parameters of the sealed seed: {e}"));
     let params = Params::new(kdf.memory_kib, kdf.passes, kdf.lanes, Some(32)).map_err(fail)?;
-    let mut memory = Zeroizing::new(vec![Block::default(); params.block_count()]);
+    let mut memory = Zeroizing::new(Vec::new());
+    memory.try_reserve_exact(params.block_count()).map_err(|_| {
+        CustodyError::Unavailable(format!("no {} KiB of memory for the passphrase's key derivation", kdf.memory_kib))
+    })?;
+    memory.resize(params.block_count(), Block::default());
     let mut key = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into_with_memory(passphrase.as_bytes(), &kdf.salt, key.as_mut_slice(), memory.as_mut_slice())
@@ -197,5 +208,76 @@ mod tests {
         let gone = FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
         assert!(matches!(gone, Err(CustodyError::Unavailable(_))));
         assert!(!fixture.config.path.exists());
+    }
+
+    /// The header is used before it can be authenticated.
+    #[test]
+    fn a_header_that_asks_for_too_much_is_refused_before_it_gets_it() {
+        let fixture = fixture();
+        let node_id = FileBackend::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
+        let good = fs::read_to_string(&fixture.config.path).unwrap();
+        for (field, value, hostile) in [
+            ("memory_kib", "65536", "4294967295"),
+            ("memory_kib", "65536", "262145"),
+            ("passes", "3", "4294967295"),
+            ("lanes", "4", "16777215"),
+        ] {
+            let (was, is) = (format!("{field} = {value}\n"), format!("{field} = {hostile}\n"));
+            assert!(good.contains(&was), "{good}");
+            fs::write(&fixture.config.path, good.replace(&was, &is)).unwrap();
+            let refusal = FileBackend::open(&fixture.config, Network::Regtest, &node_id).err().unwrap().to_string();
+            assert!(refusal.contains(hostile) && refusal.contains("at most"), "{refusal}");
+        }
+        for (field, value) in [("memory_kib", "65536"), ("passes", "3"), ("lanes", "4")] {
+            fs::write(&fixture.config.path, good.replace(&format!("{field} = {value}\n"), &format!("{field} = 0\n")))
+                .unwrap();
+            assert!(matches!(
+                FileBackend::open(&fixture.config, Network::Regtest, &node_id),
+                Err(CustodyError::Wrong(_))
+            ));
+        }
+    }
+
+    /// Nothing is sealed with a passphrase that others can read, or with none.
+    #[test]
+    fn a_weak_passphrase_file_makes_and_opens_nothing() {
+        use std::os::unix::fs::PermissionsExt;
+        let fixture = fixture();
+        let passphrase = &fixture.config.passphrase_file;
+        let init = || FileBackend::init(&fixture.config, Network::Regtest).map(|_| ());
+        let mode = |mode| fs::set_permissions(passphrase, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o644);
+        assert!(init().unwrap_err().to_string().contains("chmod 600"));
+        mode(0o600);
+        for empty in ["", "\n"] {
+            fs::write(passphrase, empty).unwrap();
+            assert!(init().unwrap_err().to_string().contains("is empty"));
+        }
+        fs::remove_file(passphrase).unwrap();
+        assert!(matches!(init(), Err(CustodyError::Unavailable(_))));
+        assert!(!fixture.config.path.exists());
+
+        files::create_durably(passphrase, b"correct horse\n").unwrap();
+        let node_id = FileBackend::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
+        let open = || FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
+        fs::set_permissions(&fixture.config.path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(open().unwrap_err().to_string().contains("chmod 600"));
+        fs::set_permissions(&fixture.config.path, fs::Permissions::from_mode(0o600)).unwrap();
+        mode(0o640);
+        assert!(open().unwrap_err().to_string().contains("chmod 600"));
+        mode(0o600);
+        assert_eq!(open(), Ok(()));
+    }
+
+    #[test]
+    fn an_imported_seed_is_the_one_that_comes_back() {
+        let fixture = fixture();
+        let seed = Zeroizing::new([7; 32]);
+        let node_id =
+            FileBackend::import(&fixture.config, Network::Regtest, seed.clone()).unwrap().identity().public_key();
+        assert_eq!(*FileBackend::open(&fixture.config, Network::Regtest, &node_id).unwrap().unseal().unwrap(), *seed);
+        let other = FileBackend::import(&fixture.config, Network::Regtest, Zeroizing::new([8; 32])).map(|_| ());
+        assert!(matches!(other, Err(CustodyError::Wrong(_))));
+        assert!(FileBackend::open(&fixture.config, Network::Regtest, &node_id).is_ok());
     }
 }

@@ -3,8 +3,12 @@
 //! A backend gives two things: the node's identity (which may never leave a token) and the seed from which channel and
 //! wallet keys derive (which lives in the signer's memory, zeroised, and nowhere else).
 
+pub mod aws;
+pub mod backup;
+pub mod describe;
 pub mod file;
 mod files;
+pub mod origin;
 pub mod pkcs11;
 mod sealed;
 
@@ -17,9 +21,11 @@ use bitcoin::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::CustodyConfig;
+pub use self::files::{create_durably as create_private, read_private};
+use crate::{config::CustodyConfig, harden::memory::MemoryError};
 
-/// The channel and wallet seed: 32 bytes, as LDK's `KeysManager` takes it.
+/// The channel and wallet seed: 32 bytes, as LDK's `KeysManager` takes it. For the length of a call: what keeps a seed
+/// keeps it [`Locked`](crate::harden::memory::Locked).
 pub type Seed = Zeroizing<[u8; 32]>;
 /// SHA-256 of a compressed shared point (BOLT 4, BOLT 8).
 pub type SharedSecret = Zeroizing<[u8; 32]>;
@@ -36,14 +42,67 @@ pub fn open(
     Ok(match config {
         CustodyConfig::File(config) => Arc::new(file::FileBackend::open(config, network, node_id)?),
         CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::open(config, network, data_dir, node_id)?),
+        CustodyConfig::AwsKms(config) => Arc::new(aws::kms::open(config, network, data_dir, node_id)?),
+        CustodyConfig::AwsSecretsManager(config) => {
+            Arc::new(aws::secrets_manager::open(config, network, data_dir, node_id)?)
+        }
     })
 }
 
 /// Makes new keys, seals a fresh seed and opens what was made. Refuses when any of it already exists.
 pub fn init(config: &CustodyConfig, network: Network, data_dir: &Path) -> Result<Arc<dyn Custody>, CustodyError> {
+    let place = match config {
+        CustodyConfig::Pkcs11(_) => IdentityPlace::Token,
+        _ => IdentityPlace::Sealed,
+    };
+    init_with_identity(config, network, data_dir, place)
+}
+
+/// Where the node key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IdentityPlace {
+    /// Made in the token, and never outside of it
+    Token,
+    /// A child of the sealed seed, for backends without a token and for tokens that cannot do ECDH
+    Sealed,
+}
+
+/// `init` with a choice of where the node key is. What was chosen is part of the sealed seed's header.
+pub fn init_with_identity(
+    config: &CustodyConfig,
+    network: Network,
+    data_dir: &Path,
+    place: IdentityPlace,
+) -> Result<Arc<dyn Custody>, CustodyError> {
+    if place == IdentityPlace::Token && !matches!(config, CustodyConfig::Pkcs11(_)) {
+        let why = "only backend \"pkcs11\" has a token for the node key: use --identity sealed";
+        return Err(CustodyError::Wrong(why.into()));
+    }
     Ok(match config {
         CustodyConfig::File(config) => Arc::new(file::FileBackend::init(config, network)?),
-        CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::init(config, network, data_dir)?),
+        CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::init(config, network, data_dir, place)?),
+        CustodyConfig::AwsKms(config) => Arc::new(aws::kms::init(config, network, data_dir)?),
+        CustodyConfig::AwsSecretsManager(config) => Arc::new(aws::secrets_manager::init(config, network, data_dir)?),
+    })
+}
+
+/// Seals a seed that exists already (of another backend, another program or a backup) and opens what was made. Refuses
+/// when anything is there, and where the node key is not a child of the seed.
+pub fn import(
+    config: &CustodyConfig,
+    network: Network,
+    data_dir: &Path,
+    seed: Seed,
+) -> Result<Arc<dyn Custody>, CustodyError> {
+    Ok(match config {
+        CustodyConfig::File(config) => Arc::new(file::FileBackend::import(config, network, seed)?),
+        CustodyConfig::Pkcs11(config) => {
+            Arc::new(pkcs11::Pkcs11Backend::import(config, network, data_dir, seed)?)
+        }
+        CustodyConfig::AwsKms(config) => Arc::new(aws::kms::import(config, network, data_dir, seed)?),
+        CustodyConfig::AwsSecretsManager(config) => {
+            Arc::new(aws::secrets_manager::import(config, network, data_dir, seed)?)
+        }
     })
 }
 
@@ -57,6 +116,12 @@ pub enum CustodyError {
     /// What is there is not what was recorded or configured: wrong key, wrong attributes, tampered ciphertext, wrong PIN.
     #[error("{0}")]
     Wrong(String),
+}
+
+impl From<MemoryError> for CustodyError {
+    fn from(error: MemoryError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
 
 /// The node's identity key, wherever it is. Calls may block for as long as the backend's deadline; they are made from
@@ -106,6 +171,11 @@ fn prove_identity(identity: &dyn NodeIdentity) -> Result<(), CustodyError> {
         return Err(CustodyError::Wrong(format!("self-test: the shared secret is not that of {node_id}")));
     }
     Ok(())
+}
+
+/// Whether two seeds are one, in a time that does not depend on where they differ.
+pub fn same(a: &Seed, b: &Seed) -> bool {
+    a.iter().zip(b.iter()).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 
 /// Bytes from the kernel's generator.

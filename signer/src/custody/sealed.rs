@@ -8,7 +8,7 @@ use std::{io, path::Path};
 use bitcoin::{Network, secp256k1::PublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::{CustodyError, files};
+use super::{CustodyError, aws::KeyArn, files};
 
 const VERSION: u32 = 1;
 
@@ -32,8 +32,10 @@ pub struct Header {
 pub enum Lock {
     /// XChaCha20-Poly1305 under a key that Argon2id (RFC 9106) makes from a passphrase.
     Passphrase(Argon2id),
-    /// AES-256-GCM under a key of a PKCS#11 token.
+    /// A key of a PKCS#11 token.
     Token(TokenKeys),
+    /// XChaCha20-Poly1305 under a data key that a key of AWS KMS sealed.
+    Kms(DataKey),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +46,30 @@ pub struct Argon2id {
     pub salt: [u8; 16],
 }
 
-/// The CKA_IDs of the two keys that `init` made in the token.
+/// A data key as KMS gave it. KMS binds it to the network and the node id (its encryption context).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataKey {
+    /// The key that sealed it, and that is asked to open it.
+    pub key: KeyArn,
+    pub data_key: Vec<u8>,
+}
+
+/// The CKA_IDs of the keys that `init` made in the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenKeys {
-    pub identity_id: [u8; 16],
+    /// The node's key pair; none when the node key is a child of the seed.
+    pub identity_id: Option<[u8; 16]>,
     pub seal_id: [u8; 16],
+    pub cipher: TokenCipher,
+}
+
+/// How the token's key seals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCipher {
+    /// AES-256-GCM, inside the token.
+    AesGcm,
+    /// XChaCha20-Poly1305 under a key made from an ECDH of the token's key with this point: for tokens without AES-GCM.
+    Ecdh { ephemeral: PublicKey },
 }
 
 impl SealedSeed {
@@ -61,12 +82,17 @@ impl SealedSeed {
         })
     }
 
-    /// Reads the file and checks that it is for this network and node.
-    pub fn read(path: &Path, network: Network, node_id: &PublicKey) -> Result<Self, CustodyError> {
+    /// Reads the file, whatever it is for.
+    pub fn read_any(path: &Path) -> Result<Self, CustodyError> {
         let bytes = files::read_private(path, "sealed seed")?;
         let text = std::str::from_utf8(&bytes).map_err(|e| fail(path, e))?;
         let document: Document = toml::from_str(text).map_err(|e| fail(path, e.message()))?;
-        let sealed = Self::try_from(document).map_err(|e| fail(path, e))?;
+        Self::try_from(document).map_err(|e| fail(path, e))
+    }
+
+    /// Reads the file and checks that it is for this network and node.
+    pub fn read(path: &Path, network: Network, node_id: &PublicKey) -> Result<Self, CustodyError> {
+        let sealed = Self::read_any(path)?;
         if sealed.header.network != network {
             return Err(fail(path, format!("is for network {}, not {network}", sealed.header.network)));
         }
@@ -108,8 +134,17 @@ impl Header {
             }
             Lock::Token(keys) => {
                 put(b"token");
-                put(&keys.identity_id);
+                put(keys.identity_id.as_ref().map_or(&[], |id| id.as_slice()));
                 put(&keys.seal_id);
+                put(keys.cipher.name().as_bytes());
+                if let TokenCipher::Ecdh { ephemeral } = keys.cipher {
+                    put(&ephemeral.serialize());
+                }
+            }
+            Lock::Kms(kms) => {
+                put(b"kms");
+                put(kms.key.as_str().as_bytes());
+                put(&kms.data_key);
             }
         }
         data
@@ -133,6 +168,7 @@ struct Document {
     ciphertext: String,
     passphrase: Option<PassphraseTable>,
     token: Option<TokenTable>,
+    kms: Option<KmsTable>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,35 +186,79 @@ struct PassphraseTable {
 #[serde(deny_unknown_fields)]
 struct TokenTable {
     cipher: String,
-    identity_id: String,
+    identity_id: Option<String>,
     seal_id: String,
+    ephemeral: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KmsTable {
+    cipher: String,
+    key: String,
+    data_key: String,
 }
 
 const KDF: &str = "argon2id";
-const PASSPHRASE_CIPHER: &str = "xchacha20-poly1305";
-const TOKEN_CIPHER: &str = "aes-256-gcm";
+const XCHACHA: &str = "xchacha20-poly1305";
+const AES_GCM: &str = "aes-256-gcm";
+const ECDH: &str = "ecdh-secp256k1-xchacha20-poly1305";
+
+impl TokenCipher {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::AesGcm => AES_GCM,
+            Self::Ecdh { .. } => ECDH,
+        }
+    }
+
+    fn parse(name: &str, ephemeral: Option<&str>) -> Result<Self, String> {
+        match (name, ephemeral) {
+            (AES_GCM, None) => Ok(Self::AesGcm),
+            (ECDH, Some(point)) => {
+                let ephemeral = point.parse().map_err(|_| format!("ephemeral `{point}` is not a point"))?;
+                Ok(Self::Ecdh { ephemeral })
+            }
+            (AES_GCM, Some(_)) => Err(format!("cipher {AES_GCM} has no field ephemeral")),
+            (ECDH, None) => Err(format!("cipher {ECDH} needs the field ephemeral")),
+            _ => Err(format!("cipher `{name}` is not known; this program reads {AES_GCM} and {ECDH}")),
+        }
+    }
+}
 
 impl From<&SealedSeed> for Document {
     fn from(sealed: &SealedSeed) -> Self {
-        let (passphrase, token) = match &sealed.header.lock {
+        let (passphrase, token, kms) = match &sealed.header.lock {
             Lock::Passphrase(kdf) => {
                 let table = PassphraseTable {
                     kdf: KDF.into(),
-                    cipher: PASSPHRASE_CIPHER.into(),
+                    cipher: XCHACHA.into(),
                     memory_kib: kdf.memory_kib,
                     passes: kdf.passes,
                     lanes: kdf.lanes,
                     salt: hex::encode(kdf.salt),
                 };
-                (Some(table), None)
+                (Some(table), None, None)
             }
             Lock::Token(keys) => {
                 let table = TokenTable {
-                    cipher: TOKEN_CIPHER.into(),
-                    identity_id: hex::encode(keys.identity_id),
+                    cipher: keys.cipher.name().into(),
+                    identity_id: keys.identity_id.map(hex::encode),
                     seal_id: hex::encode(keys.seal_id),
+                    ephemeral: match keys.cipher {
+                        TokenCipher::AesGcm => None,
+                        TokenCipher::Ecdh { ephemeral } => Some(ephemeral.to_string()),
+                    },
                 };
-                (None, Some(table))
+                (None, Some(table), None)
+            }
+            Lock::Kms(kms) => {
+                let table = KmsTable {
+                    cipher: XCHACHA.into(),
+                    key: kms.key.to_string(),
+                    data_key: hex::encode(&kms.data_key),
+                };
+                (None, None, Some(table))
             }
         };
         Self {
@@ -189,6 +269,7 @@ impl From<&SealedSeed> for Document {
             ciphertext: hex::encode(&sealed.ciphertext),
             passphrase,
             token,
+            kms,
         }
     }
 }
@@ -197,7 +278,7 @@ impl TryFrom<Document> for SealedSeed {
     type Error = String;
 
     fn try_from(document: Document) -> Result<Self, String> {
-        let Document { version, network, node_id, nonce, ciphertext, passphrase, token } = document;
+        let Document { version, network, node_id, nonce, ciphertext, passphrase, token, kms } = document;
         if version != VERSION {
             return Err(format!("has version {version}; this program reads {VERSION}"));
         }
@@ -205,21 +286,25 @@ impl TryFrom<Document> for SealedSeed {
             true => Ok(()),
             false => Err(format!("{field} `{got}` is not known; this program reads {want}")),
         };
-        let lock = match (passphrase, token) {
-            (Some(table), None) => {
+        let lock = match (passphrase, token, kms) {
+            (Some(table), None, None) => {
                 named("kdf", KDF, &table.kdf)?;
-                named("cipher", PASSPHRASE_CIPHER, &table.cipher)?;
+                named("cipher", XCHACHA, &table.cipher)?;
                 let PassphraseTable { memory_kib, passes, lanes, .. } = table;
                 Lock::Passphrase(Argon2id { memory_kib, passes, lanes, salt: array("salt", &table.salt)? })
             }
-            (None, Some(table)) => {
-                named("cipher", TOKEN_CIPHER, &table.cipher)?;
+            (None, Some(table), None) => {
                 Lock::Token(TokenKeys {
-                    identity_id: array("identity_id", &table.identity_id)?,
+                    identity_id: table.identity_id.map(|id| array("identity_id", &id)).transpose()?,
                     seal_id: array("seal_id", &table.seal_id)?,
+                    cipher: TokenCipher::parse(&table.cipher, table.ephemeral.as_deref())?,
                 })
             }
-            _ => return Err("has to have one of the tables passphrase and token".into()),
+            (None, None, Some(table)) => {
+                named("cipher", XCHACHA, &table.cipher)?;
+                Lock::Kms(DataKey { key: table.key.parse()?, data_key: bytes("data_key", &table.data_key)? })
+            }
+            _ => return Err("has to have one of the tables passphrase, token and kms".into()),
         };
         let network = network.parse().map_err(|_| format!("network `{network}` is not known"))?;
         let node_id = node_id.parse().map_err(|_| format!("node_id `{node_id}` is not a public key"))?;
@@ -237,7 +322,7 @@ fn array<const N: usize>(field: &str, text: &str) -> Result<[u8; N], String> {
 }
 
 fn exists(path: &Path) -> CustodyError {
-    CustodyError::Wrong(format!("sealed seed {} already exists; init never replaces one", path.display()))
+    CustodyError::Wrong(format!("sealed seed {} already exists, and is never replaced", path.display()))
 }
 
 fn fail(path: &Path, why: impl std::fmt::Display) -> CustodyError {
@@ -248,11 +333,16 @@ fn fail(path: &Path, why: impl std::fmt::Display) -> CustodyError {
 mod tests {
     use super::*;
 
-    fn samples() -> [SealedSeed; 2] {
+    fn samples() -> [SealedSeed; 5] {
         let node_id = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798".parse().unwrap();
         let kdf = Argon2id { memory_kib: 65536, passes: 3, lanes: 4, salt: [7; 16] };
-        let keys = TokenKeys { identity_id: [1; 16], seal_id: [2; 16] };
-        [Lock::Passphrase(kdf), Lock::Token(keys)].map(|lock| SealedSeed {
+        let keys = TokenKeys { identity_id: Some([1; 16]), seal_id: [2; 16], cipher: TokenCipher::AesGcm };
+        let ecdh = TokenKeys { cipher: TokenCipher::Ecdh { ephemeral: node_id }, ..keys };
+        let child = TokenKeys { identity_id: None, ..keys };
+        let key = "arn:aws:kms:eu-central-1:111122223333:key/1".parse().unwrap();
+        let kms = DataKey { key, data_key: vec![5; 96] };
+        let [keys, ecdh, child] = [keys, ecdh, child].map(Lock::Token);
+        [Lock::Passphrase(kdf), keys, ecdh, child, Lock::Kms(kms)].map(|lock| SealedSeed {
             header: Header { network: Network::Regtest, node_id, lock },
             nonce: vec![3; 12],
             ciphertext: vec![4; 48],
@@ -290,9 +380,19 @@ mod tests {
                 .map(Lock::Passphrase)
                 .into(),
                 Lock::Token(keys) => {
-                    [TokenKeys { identity_id: [9; 16], ..keys }, TokenKeys { seal_id: [9; 16], ..keys }]
-                        .map(Lock::Token)
-                        .into()
+                    let ephemeral = header.node_id.negate(&secp256k1::Secp256k1::new());
+                    [
+                        TokenKeys { identity_id: Some([9; 16]), ..keys },
+                        TokenKeys { identity_id: keys.identity_id.xor(Some([1; 16])), ..keys },
+                        TokenKeys { seal_id: [9; 16], ..keys },
+                        TokenKeys { cipher: TokenCipher::Ecdh { ephemeral }, ..keys },
+                    ]
+                    .map(Lock::Token)
+                    .into()
+                }
+                Lock::Kms(kms) => {
+                    let key = kms.key.to_string().replace("eu-central", "eu-west").parse().unwrap();
+                    [DataKey { key, ..kms.clone() }, DataKey { data_key: vec![6; 96], ..kms }].map(Lock::Kms).into()
                 }
             };
             others.extend(changed.into_iter().map(|lock| Header { lock, ..header.clone() }));

@@ -14,7 +14,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use super::store::{GuardStore, Name, StoreError, Write};
 
 /// Key to (version, record).
-const RECORDS: TableDefinition<&[u8], (u64, &[u8])> = TableDefinition::new("records");
+pub(super) const RECORDS: TableDefinition<&[u8], (u64, &[u8])> = TableDefinition::new("records");
 /// More than this many records are not flushed at once, so that the first of them does not wait for long.
 const BATCH: usize = 512;
 

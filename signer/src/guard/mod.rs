@@ -5,6 +5,7 @@
 
 mod bytes;
 mod embedded;
+mod inspect;
 pub mod machine;
 mod record;
 mod secrets;
@@ -21,6 +22,7 @@ use std::{
 
 pub use bytes::{Bytes, Digest, Point, TxId};
 pub use embedded::EmbeddedStore;
+pub use inspect::{Inspection, inspect};
 use holdfast_proto::{
     error::Error,
     identity::{Identity, Role},
