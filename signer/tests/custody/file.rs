@@ -1,14 +1,15 @@
-//! The file backend, and its identity against LDK's own.
+//! The file backend.
 
 use std::fs;
 
-use bitcoin::secp256k1::{Secp256k1, ecdh};
-use holdfast_signer::config::{CustodyConfig, FileCustody};
-use lightning::sign::KeysManager;
+use holdfast_signer::{
+    config::{CustodyConfig, FileCustody},
+    custody::{self, IdentityPlace},
+};
 
 use crate::{
     softhsm::write_private,
-    suite::{Subject, conforms, key},
+    suite::{NETWORK, Subject, assert_wrong, conforms},
 };
 
 fn subject(directory: &std::path::Path) -> Subject {
@@ -19,7 +20,7 @@ fn subject(directory: &std::path::Path) -> Subject {
     Subject {
         config: CustodyConfig::File(FileCustody { path: sealed.clone(), passphrase_file }),
         data_dir: directory.to_owned(),
-        sealed,
+        sealed: Some(sealed),
         lose: Box::new(move || fs::rename(&lost, &away).unwrap()),
         restore: Box::new(move || fs::rename(&found, &back).unwrap()),
     }
@@ -31,17 +32,21 @@ fn the_file_backend_conforms() {
     conforms(&subject(directory.path()), 5_000);
 }
 
-/// An imported LDK node keeps its id, and its peers' shared secrets.
 #[test]
-fn its_identity_is_that_of_ldks_keys_manager() {
+fn a_file_has_no_token_for_the_node_key() {
     let directory = tempfile::tempdir().unwrap();
-    let custody = subject(directory.path()).init().unwrap();
-    let ldk = KeysManager::new(&custody.unseal().unwrap(), 0, 0, true).get_node_secret_key();
-    let (secp, identity) = (Secp256k1::new(), custody.identity());
-    let node_id = identity.public_key();
-    assert_eq!(node_id, ldk.public_key(&secp));
-    let points = [node_id, node_id.negate(&secp), key(0).public_key(&secp)];
-    for point in points {
-        assert_eq!(*identity.ecdh(&point).unwrap(), ecdh::SharedSecret::new(&point, &ldk).secret_bytes());
-    }
+    let subject = subject(directory.path());
+    let refused = custody::init_with_identity(&subject.config, NETWORK, &subject.data_dir, IdentityPlace::Token);
+    assert!(assert_wrong(refused, "no token").contains("--identity sealed"));
+    assert!(!subject.sealed.unwrap().exists());
+}
+
+/// The wrong key, for this backend: another passphrase.
+#[test]
+fn another_passphrase_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let subject = subject(directory.path());
+    let node_id = subject.init().unwrap().identity().public_key();
+    write_private(&directory.path().join("passphrase"), "correct horse battery stable\n");
+    assert!(assert_wrong(subject.open(&node_id), "another passphrase").contains("the passphrase is wrong"));
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use cryptoki::{
-    context::Pkcs11,
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     session::{Session, UserType},
     types::AuthPin,
 };
@@ -27,8 +27,8 @@ const DIRECTORY: &str = "HOLDFAST_TEST_SOFTHSM";
 
 /// Runs `body` in a child process in which SoftHSM has no tokens yet. `test` is the full name of the calling test.
 pub fn in_its_own_process(test: &str, body: impl FnOnce(&SoftHsm)) {
-    if let Some(directory) = env::var_os(DIRECTORY) {
-        return body(&SoftHsm { directory: directory.into() });
+    if let Some(hsm) = SoftHsm::of_this_process() {
+        return body(&hsm);
     }
     let directory = tempfile::tempdir().unwrap();
     let tokens = directory.path().join("tokens");
@@ -50,13 +50,32 @@ pub struct SoftHsm {
 }
 
 impl SoftHsm {
+    /// None in a process that was not started for it.
+    pub fn of_this_process() -> Option<Self> {
+        env::var_os(DIRECTORY).map(|directory| Self { directory: directory.into() })
+    }
+
     pub fn tokens(&self) -> PathBuf {
         self.directory.join("tokens")
     }
 
-    /// A file by which a test talks with the wrapper module.
+    /// A file by which a test talks with the wrapper module, or with another process.
     pub fn signal(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// Commands the wrapper module (see `wrapper.c`) until `untell`.
+    pub fn tell(&self, what: &str, content: &str) {
+        fs::write(self.signal(what), content).unwrap();
+    }
+
+    pub fn untell(&self, what: &str) {
+        fs::remove_file(self.signal(what)).unwrap();
+    }
+
+    /// What the wrapper module wrote down.
+    pub fn told(&self, what: &str) -> String {
+        fs::read_to_string(self.signal(what)).unwrap_or_default()
     }
 
     /// SoftHSM behind `wrapper.c`, compiled for this test.
@@ -67,6 +86,13 @@ impl SoftHsm {
         let compiler = compiler.unwrap();
         assert!(compiler.status.success(), "{}", String::from_utf8_lossy(&compiler.stderr));
         library
+    }
+
+    /// A token behind the wrapper.
+    pub fn wrapped_token(&self, label: &str) -> Token {
+        let mut token = self.token(label);
+        token.config.module = self.wrapper();
+        token
     }
 
     /// A new token and a backend configured for it, without keys.
@@ -83,8 +109,14 @@ impl SoftHsm {
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         let data_dir = self.directory.join(format!("data-{name}"));
         fs::create_dir(&data_dir).unwrap();
+        write_private(&data_dir.join("pin"), PIN);
+        self.existing(label, name)
+    }
+
+    /// A token that this or another process has made.
+    pub fn existing(&self, label: &str, name: &str) -> Token {
+        let data_dir = self.directory.join(format!("data-{name}"));
         let pin_file = data_dir.join("pin");
-        write_private(&pin_file, PIN);
         let config = Pkcs11Custody {
             module: MODULE.into(),
             token: format!("pkcs11:token={label}").parse().unwrap(),
@@ -112,15 +144,25 @@ impl Token {
         Subject {
             config: CustodyConfig::Pkcs11(self.config.clone()),
             data_dir: self.data_dir.clone(),
-            sealed: self.data_dir.join("seed.sealed"),
+            sealed: Some(self.data_dir.join("seed.sealed")),
             lose: Box::new(move || fs::rename(&*from, &*to).unwrap()),
             restore: Box::new(move || fs::rename(&*away, &*here).unwrap()),
         }
     }
 
+    /// Of all tokens with this label.
+    pub fn serials(&self) -> Vec<String> {
+        let library = Pkcs11::new(&self.config.module).unwrap();
+        let slots = library.get_slots_with_token().unwrap().into_iter();
+        let infos = slots.map(|slot| library.get_token_info(slot).unwrap());
+        infos.filter(|info| info.label() == self.label).map(|info| info.serial_number().to_owned()).collect()
+    }
+
     /// A session of the test's own, logged in, in which it may do to the token what others do to tokens.
     pub fn session(&self) -> Session {
         let library = Pkcs11::new(MODULE).unwrap();
+        // The backend under test has done it, unless it is in another process.
+        let _ = library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         let slot = library
             .get_slots_with_token()
             .unwrap()

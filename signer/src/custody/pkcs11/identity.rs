@@ -6,18 +6,12 @@ use bitcoin::secp256k1::{
     Message, PublicKey, Secp256k1,
     ecdsa::{RecoverableSignature, RecoveryId, Signature},
 };
-use cryptoki::{
-    mechanism::{
-        Mechanism,
-        elliptic_curve::{EcKdf, Ecdh1DeriveParams},
-    },
-    object::{Attribute, AttributeType, KeyType, ObjectClass},
-};
-use zeroize::Zeroizing;
+use cryptoki::{mechanism::Mechanism, object::ObjectHandle, session::Session};
 
 use super::{
+    ecdh::{self, Pace},
     error::CallError,
-    point::{self, Plan, X},
+    point::{self, Plan},
     worker::{Connection, Workers},
 };
 use crate::custody::{CustodyError, NodeIdentity, SharedSecret};
@@ -25,6 +19,7 @@ use crate::custody::{CustodyError, NodeIdentity, SharedSecret};
 pub struct TokenIdentity {
     pub workers: Arc<Workers>,
     pub node_id: PublicKey,
+    pub pace: Pace,
 }
 
 impl NodeIdentity for TokenIdentity {
@@ -34,61 +29,32 @@ impl NodeIdentity for TokenIdentity {
 
     fn sign(&self, digest: &[u8; 32]) -> Result<RecoverableSignature, CustodyError> {
         let digest = *digest;
-        self.workers.call(move |connection, _| sign(connection, &digest))
+        self.workers
+            .call(move |connection, _| sign(&connection.session, identity(connection)?, &digest, &connection.node_id))
     }
 
     fn ecdh(&self, point: &PublicKey) -> Result<SharedSecret, CustodyError> {
         match point::plan(point, &self.node_id) {
             Plan::Known(product) => Ok(point::shared_secret(&product)),
-            Plan::Ask { shifted } => {
-                let point = *point;
-                self.workers.call(move |connection, _| ecdh(connection, &point, &shifted))
-            }
+            Plan::Ask { shifted } => ecdh::shared(&self.workers, &self.node_id, *point, shifted, self.pace),
         }
     }
 }
 
-/// Two derivations, because one gives x alone (see [`point::resolve`]).
-fn ecdh(connection: &Connection, point: &PublicKey, shifted: &PublicKey) -> Result<SharedSecret, CallError> {
-    let (x, shifted_x) = (derive_x(connection, point)?, derive_x(connection, shifted)?);
-    let product = point::resolve(&x, &shifted_x, &connection.node_id)
-        .ok_or_else(|| CallError::false_answer("the token derived with a key that is not the node's"))?;
-    Ok(point::shared_secret(&product))
+/// The handle of the node's key.
+pub fn identity(connection: &Connection) -> Result<ObjectHandle, CallError> {
+    connection.keys.identity.ok_or_else(|| CallError::refused("this token does not hold the node key"))
 }
 
-/// `CKM_ECDH1_DERIVE` with `CKD_NULL`: the x coordinate of the product.
-fn derive_x(connection: &Connection, point: &PublicKey) -> Result<X, CallError> {
-    let session = &connection.session;
-    let encoded = point.serialize_uncompressed();
-    let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), &encoded));
-    let template = [
-        Attribute::Token(false),
-        Attribute::Class(ObjectClass::SECRET_KEY),
-        Attribute::KeyType(KeyType::GENERIC_SECRET),
-        Attribute::Sensitive(false),
-        Attribute::Extractable(true),
-        Attribute::ValueLen(32.into()),
-    ];
-    let derived = session.derive_key(&mechanism, connection.keys.identity, &template)?;
-    let value = session.get_attributes(derived, &[AttributeType::Value]);
-    session.destroy_object(derived)?;
-    let value = value?.into_iter().find_map(|attribute| match attribute {
-        Attribute::Value(bytes) => Some(Zeroizing::new(bytes)),
-        _ => None,
-    });
-    let value = value.ok_or_else(|| CallError::refused("the token does not give the value of a derived secret"))?;
-    let mut x = X::default();
-    // Some tokens leave leading zeros out.
-    match x.len().checked_sub(value.len()) {
-        Some(zeros) => x[zeros..].copy_from_slice(&value),
-        None => return Err(CallError::refused("the token derived more than an x coordinate")),
-    }
-    Ok(x)
-}
-
-fn sign(connection: &Connection, digest: &[u8; 32]) -> Result<RecoverableSignature, CallError> {
-    let raw = connection.session.sign(&Mechanism::Ecdsa, connection.keys.identity, digest)?;
-    recoverable(&raw, digest, &connection.node_id)
+/// ECDSA in the token; the signature is verified and made low-S.
+pub fn sign(
+    session: &Session,
+    key: ObjectHandle,
+    digest: &[u8; 32],
+    node_id: &PublicKey,
+) -> Result<RecoverableSignature, CallError> {
+    let raw = session.sign(&Mechanism::Ecdsa, key, digest)?;
+    recoverable(&raw, digest, node_id)
         .ok_or_else(|| CallError::false_answer("the token's signature is not by the node's key"))
 }
 

@@ -62,7 +62,7 @@ impl Pin {
             let why = "one wrong PIN more locks it; log in with another program first, so that the count starts anew";
             return Err(CallError::refused(format!("token {label} is not touched: {why}")));
         }
-        let pin = files::read_secret(&self.file, "PIN file").map_err(|error| CallError { error, curable: false })?;
+        let pin = files::read_secret(&self.file, "PIN file")?;
         if refused.as_ref() == Some(&pin) {
             let why = format!("it was refused before and is not tried again until {} changes", self.file.display());
             return Err(CallError::refused(format!("wrong PIN for token {label}: {why}")));

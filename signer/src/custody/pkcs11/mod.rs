@@ -2,17 +2,20 @@
 //!
 //! - [`uri`]: which token; [`login`]: finding it and logging in, a wrong PIN once;
 //! - [`module`]: the library, of which a process has one; [`worker`]: the threads that own the sessions, and the ladder
-//!   by which they reconnect;
-//! - [`objects`]: the keys and what they have to be; [`provision`]: making them;
-//! - [`identity`]: ECDSA and ECDH; [`point`]: the arithmetic that gives ECDH its sign; [`seal`]: the seed.
+//!   by which they reconnect; [`queue`]: what callers want of them;
+//! - [`probe`]: what the token can do; [`objects`]: the keys and what they have to be; [`provision`]: making them;
+//! - [`identity`]: ECDSA; [`ecdh`]; [`point`]: the arithmetic that gives ECDH its sign; [`seal`]: the seed.
 
+mod ecdh;
 mod error;
 mod identity;
 mod login;
 mod module;
 mod objects;
 mod point;
+mod probe;
 mod provision;
+mod queue;
 mod seal;
 mod uri;
 mod worker;
@@ -29,34 +32,63 @@ use cryptoki::slot::Limit;
 
 pub use self::uri::{TokenUri, UriError};
 use self::{
+    ecdh::Pace,
     error::CallError,
     identity::TokenIdentity,
     login::{Pin, find_token},
     module::Module,
+    probe::Probe,
+    provision::Plant,
     worker::{Access, Workers},
 };
 use super::{
-    Custody, CustodyError, NodeIdentity, Seed, prove_identity,
+    Custody, CustodyError, IdentityPlace, NodeIdentity, Seed, prove_identity, random,
     sealed::{Lock, SealedSeed},
 };
-use crate::config::Pkcs11Custody;
+use crate::{config::Pkcs11Custody, keys::SeedIdentity};
 
 /// Making keys may take a token far longer than using them.
 const INIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Pkcs11Backend {
     workers: Arc<Workers>,
-    identity: Arc<TokenIdentity>,
+    identity: Arc<dyn NodeIdentity>,
+    in_token: bool,
     sealed: SealedSeed,
 }
 
 impl Pkcs11Backend {
-    /// Makes the keys and the sealed seed, and opens them. Refuses when any of them already exists.
-    pub fn init(config: &Pkcs11Custody, network: Network, data_dir: &Path) -> Result<Self, CustodyError> {
+    /// Makes the keys and the sealed seed, and opens them. Refuses when any of them already exists. Where the node key
+    /// is, is recorded in the sealed seed's header.
+    pub fn init(
+        config: &Pkcs11Custody,
+        network: Network,
+        data_dir: &Path,
+        place: IdentityPlace,
+    ) -> Result<Self, CustodyError> {
+        let plant = match place {
+            IdentityPlace::Token => Plant::Token,
+            IdentityPlace::Sealed => Plant::Sealed(random()?),
+        };
+        Self::provision(config, network, data_dir, plant)
+    }
+
+    /// Seals a seed that exists already, of which the node key is a child.
+    pub fn import(config: &Pkcs11Custody, network: Network, data_dir: &Path, seed: Seed) -> Result<Self, CustodyError> {
+        Self::provision(config, network, data_dir, Plant::Sealed(seed))
+    }
+
+    fn provision(
+        config: &Pkcs11Custody,
+        network: Network,
+        data_dir: &Path,
+        plant: Plant,
+    ) -> Result<Self, CustodyError> {
         let path = sealed_path(data_dir);
         let node_id = {
-            let (config, path) = (config.clone(), path.clone());
-            on_own_thread(INIT_TIMEOUT, move |deadline| provision::provision(&config, network, &path, deadline))?
+            let config = config.clone();
+            let make = move |deadline| provision::provision(&config, network, &path, &plant, deadline);
+            on_own_thread(INIT_TIMEOUT, make)?
         };
         Self::open(config, network, data_dir, &node_id)
     }
@@ -71,7 +103,7 @@ impl Pkcs11Backend {
         let path = sealed_path(data_dir);
         let sealed = SealedSeed::read(&path, network, node_id)?;
         let Lock::Token(ids) = sealed.header.lock else {
-            let why = format!("sealed seed {} is sealed by a passphrase, not by a token", path.display());
+            let why = format!("sealed seed {} is not sealed by a token", path.display());
             return Err(CustodyError::Wrong(why));
         };
         let access = Access {
@@ -81,22 +113,27 @@ impl Pkcs11Backend {
             label: config.label.clone(),
             ids,
             node_id: *node_id,
+            connected: Arc::default(),
         };
         let workers = Arc::new(Workers::start(access, config.timeout)?);
         let uri = config.token.clone();
         let limit = workers.call(move |_, entered| {
             let (slot, token) = find_token(&entered.library, &uri)?;
-            objects::check_mechanisms(entered, slot, false)?;
+            Probe::of(entered, slot)?.can_use(&ids)?;
             Ok(token.max_session_count())
         })?;
-        let sessions = match limit {
-            // One is left for an operator's tool.
-            Limit::Max(most) => u64::from(config.sessions).min(most.saturating_sub(1)),
-            Limit::Infinite | Limit::Unavailable => config.sessions.into(),
+        let in_token = ids.identity_id.is_some();
+        let identity: Arc<dyn NodeIdentity> = match in_token {
+            true => {
+                let sessions = sessions(config.sessions, limit);
+                workers.add(sessions - 1)?;
+                let pace = if sessions > 1 { ecdh::measure(&workers, node_id)? } else { Pace::OneAfterAnother };
+                Arc::new(TokenIdentity { workers: workers.clone(), node_id: *node_id, pace })
+            }
+            // All that is left to do for the token is to unseal, once.
+            false => Arc::new(child_of(&unseal(&workers, &sealed)?, node_id, &path)?),
         };
-        workers.add(usize::try_from(sessions.saturating_sub(1)).unwrap_or(0))?;
-        let identity = Arc::new(TokenIdentity { workers: workers.clone(), node_id: *node_id });
-        Ok(Self { workers, identity, sealed })
+        Ok(Self { workers, identity, in_token, sealed })
     }
 }
 
@@ -110,23 +147,42 @@ impl Custody for Pkcs11Backend {
     }
 
     fn identity_in_token(&self) -> bool {
-        true
+        self.in_token
     }
 
     fn unseal(&self) -> Result<Seed, CustodyError> {
-        let aad = self.sealed.header.associated_data();
-        let ciphertext = self.sealed.ciphertext.clone();
-        let nonce: [u8; 12] = self.sealed.nonce.as_slice().try_into().map_err(|_| {
-            CustodyError::Wrong("the nonce of the sealed seed has not 12 bytes: the file was changed".into())
-        })?;
-        self.workers.call(move |connection, _| {
-            seal::unseal(&connection.session, connection.keys.seal, &aad, &nonce, &ciphertext)
-        })
+        unseal(&self.workers, &self.sealed)
     }
 
     fn self_test(&self) -> Result<(), CustodyError> {
         prove_identity(&*self.identity)
     }
+}
+
+fn unseal(workers: &Workers, sealed: &SealedSeed) -> Result<Seed, CustodyError> {
+    let sealed = sealed.clone();
+    workers.call(move |connection, _| seal::unseal(&connection.session, connection.keys.seal, &sealed))
+}
+
+fn child_of(seed: &Seed, node_id: &PublicKey, path: &Path) -> Result<SeedIdentity, CustodyError> {
+    let identity = SeedIdentity::new(seed)?;
+    match identity.public_key() {
+        found if found == *node_id => Ok(identity),
+        found => {
+            let why = format!("the seed in {} gives node id {found}, not the recorded {node_id}", path.display());
+            Err(CustodyError::Wrong(why))
+        }
+    }
+}
+
+/// At least one; at most what the token allows, less one for an operator's tool.
+fn sessions(wanted: u8, limit: Limit) -> usize {
+    let most = match limit {
+        Limit::Max(most) => most.saturating_sub(1),
+        Limit::Infinite | Limit::Unavailable => u64::MAX,
+    };
+    // It is at most 255.
+    u64::from(wanted).min(most).max(1) as usize
 }
 
 fn sealed_path(data_dir: &Path) -> PathBuf {
@@ -150,5 +206,24 @@ fn on_own_thread<T: Send + 'static>(
     match answered.recv_timeout(timeout) {
         Ok(result) => result.map_err(|failure| failure.error),
         Err(_) => Err(CustodyError::Unavailable(format!("the token did not answer within {} s", timeout.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_limits_the_sessions() {
+        for (wanted, limit, sessions_used) in [
+            (4, Limit::Infinite, 4),
+            (4, Limit::Unavailable, 4),
+            (4, Limit::Max(16), 4),
+            (4, Limit::Max(3), 2),
+            (4, Limit::Max(1), 1),
+            (0, Limit::Infinite, 1),
+        ] {
+            assert_eq!(sessions(wanted, limit), sessions_used);
+        }
     }
 }

@@ -78,13 +78,22 @@ impl Module {
     }
 
     /// Finalises the library, so that the next call initialises it again; does nothing when that has happened since
-    /// `seen`, or a moment ago. Gives up when somebody is still inside at the deadline: a call that hangs.
+    /// `seen`. Gives up when somebody is still inside at the deadline: a call that hangs.
     pub fn restart(&self, seen: u64, deadline: Instant) -> Result<(), CallError> {
-        let mut state = self.wait_while(deadline, |state| state.restarting)?;
-        let recent = state.last_restart.is_some_and(|last| last.elapsed() < BETWEEN_RESTARTS);
-        if state.generation != seen || !state.initialized || recent {
-            return Ok(());
-        }
+        let mut state = loop {
+            let state = self.wait_while(deadline, |state| state.restarting)?;
+            if state.generation != seen || !state.initialized {
+                return Ok(());
+            }
+            let pause = state.last_restart.map(|last| BETWEEN_RESTARTS.saturating_sub(last.elapsed()));
+            match pause.filter(|pause| !pause.is_zero()) {
+                None => break state,
+                Some(pause) if Instant::now() + pause < deadline => {
+                    drop(self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
+                }
+                Some(_) => return Err(CallError::away(format!("{} was just restarted", self.path.display()))),
+            }
+        };
         state.restarting = true;
         drop(state);
         let alone = self.wait_while(deadline, |state| state.inside > 0);
@@ -122,8 +131,7 @@ impl Module {
     }
 
     fn named(&self, error: Error) -> CallError {
-        let inner = CallError::from(error);
-        CallError::away(format!("{}: {}", self.path.display(), bare(&inner)))
+        CallError::away(format!("{}: {}", self.path.display(), CallError::from(error).what()))
     }
 }
 
@@ -138,13 +146,6 @@ fn initialize(library: &Pkcs11) -> Result<(), Error> {
     match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
         result => result,
-    }
-}
-
-fn bare(error: &CallError) -> String {
-    use crate::custody::CustodyError::{Unavailable, Wrong};
-    match &error.error {
-        Unavailable(what) | Wrong(what) => what.clone(),
     }
 }
 

@@ -1,15 +1,13 @@
-//! The two keys in the token: finding them, and checking that they are what they have to be.
+//! The keys in the token: finding them, and checking that they are what they have to be.
 
 use bitcoin::secp256k1::PublicKey;
 use cryptoki::{
-    mechanism::{MechanismInfo, MechanismType},
     object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
     session::Session,
-    slot::Slot,
 };
 
-use super::{error::CallError, module::Entered, point};
-use crate::custody::sealed::TokenKeys;
+use super::{error::CallError, point};
+use crate::custody::sealed::{TokenCipher, TokenKeys};
 
 /// DER of the object identifier 1.3.132.0.10, secp256k1 (SEC 2).
 pub const SECP256K1: [u8; 7] = [0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
@@ -25,25 +23,60 @@ pub fn seal_label(label: &str) -> String {
 /// Handles of the keys, good for one session's generation.
 #[derive(Clone, Copy)]
 pub struct Keys {
-    pub identity: ObjectHandle,
+    /// None when the node key is a child of the seed.
+    pub identity: Option<ObjectHandle>,
     pub seal: ObjectHandle,
 }
 
 impl Keys {
-    /// Finds both keys and checks them; the identity has to be `node_id`.
+    /// Finds the keys and checks them, at every connection; an identity in the token has to be `node_id`.
     pub fn find(session: &Session, label: &str, ids: &TokenKeys, node_id: &PublicKey) -> Result<Self, CallError> {
-        let (identity_label, seal_label) = (identity_label(label), seal_label(label));
-        let identity = find(session, ObjectClass::PRIVATE_KEY, "private key", &identity_label, &ids.identity_id)?;
-        let public = find(session, ObjectClass::PUBLIC_KEY, "public key", &identity_label, &ids.identity_id)?;
-        let seal = find(session, ObjectClass::SECRET_KEY, "secret key", &seal_label, &ids.seal_id)?;
-        check_identity(session, identity, &identity_label)?;
-        check_seal(session, seal, &seal_label)?;
-        let found = public_key(session, public, &identity_label)?;
-        if found != *node_id {
-            let why = format!("the token's key {identity_label} is node {found}, not the recorded {node_id}");
-            return Err(CallError::refused(why));
+        let identity = match &ids.identity_id {
+            Some(id) => Some(find_identity(session, &identity_label(label), id, node_id)?),
+            None => None,
+        };
+        Ok(Self { identity, seal: find_seal(session, &seal_label(label), ids)? })
+    }
+}
+
+fn find_identity(
+    session: &Session,
+    label: &str,
+    id: &[u8; 16],
+    node_id: &PublicKey,
+) -> Result<ObjectHandle, CallError> {
+    let private = find(session, ObjectClass::PRIVATE_KEY, "private key", label, id)?;
+    let public = find(session, ObjectClass::PUBLIC_KEY, "public key", label, id)?;
+    let usage = [(Attribute::Sign(true), "CKA_SIGN is not true"), (Attribute::Derive(true), "CKA_DERIVE is not true")];
+    check(session, private, label, ec_key().into_iter().chain(usage))?;
+    let found = public_key(session, public, label)?;
+    match found == *node_id {
+        true => Ok(private),
+        false => {
+            Err(CallError::refused(format!("the token's key {label} is node {found}, not the recorded {node_id}")))
         }
-        Ok(Self { identity, seal })
+    }
+}
+
+fn find_seal(session: &Session, label: &str, ids: &TokenKeys) -> Result<ObjectHandle, CallError> {
+    match ids.cipher {
+        TokenCipher::AesGcm => {
+            let key = find(session, ObjectClass::SECRET_KEY, "secret key", label, &ids.seal_id)?;
+            let aes = [
+                (Attribute::KeyType(KeyType::AES), "CKA_KEY_TYPE is not CKK_AES"),
+                (Attribute::ValueLen(32.into()), "CKA_VALUE_LEN is not 32"),
+                (Attribute::Encrypt(true), "CKA_ENCRYPT is not true"),
+                (Attribute::Decrypt(true), "CKA_DECRYPT is not true"),
+            ];
+            check(session, key, label, aes)?;
+            Ok(key)
+        }
+        TokenCipher::Ecdh { .. } => {
+            let key = find(session, ObjectClass::PRIVATE_KEY, "private key", label, &ids.seal_id)?;
+            let usage = [(Attribute::Derive(true), "CKA_DERIVE is not true")];
+            check(session, key, label, ec_key().into_iter().chain(usage))?;
+            Ok(key)
+        }
     }
 }
 
@@ -84,69 +117,37 @@ pub fn public_key(session: &Session, key: ObjectHandle, label: &str) -> Result<P
     point.ok_or_else(|| CallError::refused(format!("the token's public key {label} has no point on secp256k1")))
 }
 
-fn check_identity(session: &Session, key: ObjectHandle, label: &str) -> Result<(), CallError> {
-    check(
-        session,
-        key,
-        label,
-        &[
-            (Attribute::KeyType(KeyType::EC), "CKA_KEY_TYPE is not CKK_EC"),
-            (Attribute::EcParams(SECP256K1.to_vec()), "CKA_EC_PARAMS is not secp256k1"),
-            (Attribute::Sensitive(true), "CKA_SENSITIVE is not true"),
-            (Attribute::Extractable(false), "CKA_EXTRACTABLE is not false"),
-            (Attribute::Sign(true), "CKA_SIGN is not true"),
-            (Attribute::Derive(true), "CKA_DERIVE is not true"),
-        ],
-    )
+type Wanted = (Attribute, &'static str);
+
+fn ec_key() -> [Wanted; 2] {
+    [
+        (Attribute::KeyType(KeyType::EC), "CKA_KEY_TYPE is not CKK_EC"),
+        (Attribute::EcParams(SECP256K1.to_vec()), "CKA_EC_PARAMS is not secp256k1"),
+    ]
 }
 
-fn check_seal(session: &Session, key: ObjectHandle, label: &str) -> Result<(), CallError> {
-    check(
-        session,
-        key,
-        label,
-        &[
-            (Attribute::KeyType(KeyType::AES), "CKA_KEY_TYPE is not CKK_AES"),
-            (Attribute::ValueLen(32.into()), "CKA_VALUE_LEN is not 32"),
-            (Attribute::Sensitive(true), "CKA_SENSITIVE is not true"),
-            (Attribute::Extractable(false), "CKA_EXTRACTABLE is not false"),
-            (Attribute::Encrypt(true), "CKA_ENCRYPT is not true"),
-            (Attribute::Decrypt(true), "CKA_DECRYPT is not true"),
-        ],
-    )
+/// What every key of ours has to be: of no use without the PIN, and never to be had outside of the token.
+fn guarded() -> [Wanted; 3] {
+    [
+        (Attribute::Private(true), "CKA_PRIVATE is not true"),
+        (Attribute::Sensitive(true), "CKA_SENSITIVE is not true"),
+        (Attribute::Extractable(false), "CKA_EXTRACTABLE is not false"),
+    ]
 }
 
 /// Everything that is wrong, in one message. What the token does not tell counts as wrong.
-fn check(session: &Session, key: ObjectHandle, label: &str, wanted: &[(Attribute, &str)]) -> Result<(), CallError> {
+fn check(
+    session: &Session,
+    key: ObjectHandle,
+    label: &str,
+    wanted: impl IntoIterator<Item = Wanted>,
+) -> Result<(), CallError> {
+    let wanted: Vec<_> = wanted.into_iter().chain(guarded()).collect();
     let types: Vec<_> = wanted.iter().map(|(attribute, _)| attribute.attribute_type()).collect();
     let told = session.get_attributes(key, &types)?;
     let wrong: Vec<_> = wanted.iter().filter(|(want, _)| !told.contains(want)).map(|(_, why)| *why).collect();
     match wrong.is_empty() {
         true => Ok(()),
         false => Err(CallError::refused(format!("the token's key {label} is not fit: {}", wrong.join(", ")))),
-    }
-}
-
-/// What the token has to be able to do, so that what it lacks is said at start and not at the first payment.
-pub fn check_mechanisms(entered: &Entered<'_>, slot: Slot, for_init: bool) -> Result<(), CallError> {
-    type Can = fn(&MechanismInfo) -> bool;
-    let always: [(&str, MechanismType, Can); 3] = [
-        ("CKM_ECDSA (to sign as the node)", MechanismType::ECDSA, |m| m.sign()),
-        ("CKM_ECDH1_DERIVE (to talk to peers)", MechanismType::ECDH1_DERIVE, |m| m.derive()),
-        ("CKM_AES_GCM (to unseal the seed)", MechanismType::AES_GCM, |m| m.encrypt() && m.decrypt()),
-    ];
-    let making: [(&str, MechanismType, Can); 2] = [
-        ("CKM_EC_KEY_PAIR_GEN (to make the node key)", MechanismType::ECC_KEY_PAIR_GEN, |m| m.generate_key_pair()),
-        ("CKM_AES_KEY_GEN (to make the sealing key)", MechanismType::AES_KEY_GEN, |m| m.generate()),
-    ];
-    let known = entered.library.get_mechanism_list(slot)?;
-    let wanted = always.into_iter().chain(making.into_iter().filter(|_| for_init));
-    let lacks = |(_, mechanism, can): &(&str, MechanismType, Can)| {
-        !known.contains(mechanism) || !entered.library.get_mechanism_info(slot, *mechanism).is_ok_and(|info| can(&info))
-    };
-    let lacking: Vec<_> = wanted.filter(lacks).map(|(name, ..)| name).collect();
-    match lacking.is_empty() {
-        true => Ok(()),
-        false => Err(CallError::refused(format!("the token lacks {}", lacking.join(", ")))),
     }
 }

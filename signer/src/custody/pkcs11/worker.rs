@@ -6,8 +6,7 @@
 //! job climbs again, so that a token that comes back is used again without anybody's hand.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -17,10 +16,11 @@ use cryptoki::session::Session;
 use tracing::{info, warn};
 
 use super::{
-    error::CallError,
+    error::{CallError, Cure},
     login::{Pin, find_token},
     module::{Entered, Module},
     objects::Keys,
+    queue::{Job, Outcome, Place, Queue},
     uri::TokenUri,
 };
 use crate::custody::{CustodyError, sealed::TokenKeys};
@@ -33,6 +33,14 @@ pub struct Access {
     pub label: String,
     pub ids: TokenKeys,
     pub node_id: PublicKey,
+    /// Held by each connection, so that a worker knows whether there are others.
+    pub connected: Arc<()>,
+}
+
+impl Access {
+    fn somebody_is_connected(&self) -> bool {
+        Arc::strong_count(&self.connected) > 1
+    }
 }
 
 /// A logged-in session and the keys found and checked in it.
@@ -41,6 +49,7 @@ pub struct Connection {
     pub keys: Keys,
     pub node_id: PublicKey,
     generation: u64,
+    _connected: Arc<()>,
 }
 
 /// The threads. Dropping this ends them and waits for it, because a library that is still being called while the process
@@ -50,6 +59,13 @@ pub struct Workers {
     queue: Arc<Queue>,
     timeout: Duration,
 }
+
+/// How long an ending waits for calls in flight.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a worker without a session leaves the work to those that have one.
+const ASIDE: Duration = Duration::from_millis(500);
+
+type Answer<T> = mpsc::Receiver<Result<T, CallError>>;
 
 impl Workers {
     pub fn start(access: Access, timeout: Duration) -> Result<Self, CustodyError> {
@@ -87,24 +103,52 @@ impl Workers {
         work: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CustodyError> {
         let deadline = Instant::now() + self.timeout;
-        let (answer, answered) = mpsc::sync_channel(1);
-        let run = Box::new(move |worker: &mut Worker| {
-            // The caller may have stopped waiting; then nobody wants the answer.
-            let _ = answer.send(worker.climb(deadline, &work));
-        });
-        self.queue.push(Job { deadline, run });
-        match answered.recv_timeout(self.timeout) {
-            Ok(result) => result.map_err(|failure| self.named(failure.error)),
-            Err(_) => {
-                Err(self.named(CustodyError::Unavailable(format!("no answer within {} ms", self.timeout.as_millis()))))
-            }
-        }
+        let answer = self.submit(deadline, work);
+        self.wait(deadline, &answer)
     }
 
-    fn named(&self, error: CustodyError) -> CustodyError {
-        match error {
+    /// The same for two pieces of work, which run at once where two sessions are free.
+    pub fn call_both<T: Send + 'static>(
+        &self,
+        one: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
+        other: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<(T, T), CustodyError> {
+        let deadline = Instant::now() + self.timeout;
+        let (one, other) = (self.submit(deadline, one), self.submit(deadline, other));
+        Ok((self.wait(deadline, &one)?, self.wait(deadline, &other)?))
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
+    ) -> Answer<T> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let run = Box::new(move |worker: &mut Worker| match worker.climb(deadline, &work) {
+            Err(failure) if failure.cure == Cure::AnotherWorker && worker.access.somebody_is_connected() => {
+                Outcome::ForAnother
+            }
+            result => {
+                // The caller may have stopped waiting; then nobody wants the answer.
+                let _ = answer.send(result);
+                Outcome::Answered
+            }
+        });
+        self.queue.push(Job { deadline, run });
+        answered
+    }
+
+    fn wait<T>(&self, deadline: Instant, answer: &Answer<T>) -> Result<T, CustodyError> {
+        let named = |error| match error {
             CustodyError::Unavailable(what) => CustodyError::Unavailable(format!("{}: {what}", self.access.uri)),
             wrong => wrong,
+        };
+        match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(result) => result.map_err(|failure| named(failure.error)),
+            Err(_) => {
+                let why = format!("no answer within {} ms", self.timeout.as_millis());
+                Err(named(CustodyError::Unavailable(why)))
+            }
         }
     }
 }
@@ -115,79 +159,7 @@ impl Drop for Workers {
     }
 }
 
-/// How long an ending waits for calls in flight.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-struct Job {
-    deadline: Instant,
-    run: Box<dyn FnOnce(&mut Worker) + Send>,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: Mutex<Jobs>,
-    ready: Condvar,
-}
-
-#[derive(Default)]
-struct Jobs {
-    waiting: VecDeque<Job>,
-    closed: bool,
-    workers: usize,
-}
-
-/// A worker's place at the queue, given up however its thread ends.
-struct Place(Arc<Queue>);
-
-impl Place {
-    fn take(queue: &Arc<Queue>) -> Self {
-        queue.lock().workers += 1;
-        Self(queue.clone())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.lock().workers -= 1;
-        self.0.ready.notify_all();
-    }
-}
-
-impl Queue {
-    fn push(&self, job: Job) {
-        self.lock().waiting.push_back(job);
-        self.ready.notify_one();
-    }
-
-    /// Takes no more jobs, and waits a while for the workers to end.
-    fn close(&self, patience: Duration) {
-        let mut jobs = self.lock();
-        jobs.closed = true;
-        self.ready.notify_all();
-        drop(self.ready.wait_timeout_while(jobs, patience, |jobs| jobs.workers > 0));
-    }
-
-    /// The next job whose caller still waits; none when the queue is closed.
-    fn pop(&self) -> Option<Job> {
-        let mut jobs = self.lock();
-        loop {
-            if jobs.closed {
-                return None;
-            }
-            match jobs.waiting.pop_front() {
-                Some(job) if job.deadline > Instant::now() => return Some(job),
-                Some(_) => continue,
-                None => jobs = self.ready.wait(jobs).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Worker {
+pub struct Worker {
     access: Arc<Access>,
     connection: Option<Connection>,
     /// Of the library, when it was last entered.
@@ -206,8 +178,11 @@ enum Rung {
 
 impl Worker {
     fn run(mut self, queue: &Queue) {
-        while let Some(job) = queue.pop() {
-            (job.run)(&mut self);
+        while let Some(mut job) = queue.pop() {
+            match (job.run)(&mut self) {
+                Outcome::Answered => {}
+                Outcome::ForAnother => queue.stand_aside(job, ASIDE),
+            }
         }
         if let Ok(entered) = self.access.module.clone().enter(Instant::now()) {
             self.disconnect(&entered);
@@ -221,12 +196,13 @@ impl Worker {
     ) -> Result<T, CallError> {
         let mut result = self.attempt(Rung::Kept, deadline, work);
         for rung in [Rung::NewSession, Rung::RestartedLibrary] {
-            match &result {
-                Err(failure) if failure.curable && Instant::now() < deadline => {
-                    result = self.attempt(rung, deadline, work);
-                }
-                _ => break,
+            let cure = result.as_ref().err().map_or(Cure::None, |failure| failure.cure);
+            // Without any connection in this process a restart of the library costs nothing, and frees what leaked.
+            let lonely = cure == Cure::AnotherWorker && !self.access.somebody_is_connected();
+            if Instant::now() >= deadline || !(cure == Cure::Reconnect || lonely) {
+                break;
             }
+            result = self.attempt(rung, deadline, work);
         }
         self.tell(result.as_ref().err());
         result
@@ -235,7 +211,7 @@ impl Worker {
     fn tell(&mut self, failure: Option<&CallError>) {
         let token = &self.access.uri;
         match (self.away, failure) {
-            (false, Some(failure)) if failure.curable => {
+            (false, Some(failure)) if failure.cure == Cure::Reconnect => {
                 warn!(%token, why = %failure.error, "the token is away");
                 self.away = true;
             }
@@ -291,7 +267,13 @@ impl Connection {
             .log_in(&session, &token)
             .and_then(|()| Keys::find(&session, &access.label, &access.ids, &access.node_id));
         match keys {
-            Ok(keys) => Ok(Self { session, keys, node_id: access.node_id, generation: entered.generation }),
+            Ok(keys) => Ok(Self {
+                session,
+                keys,
+                node_id: access.node_id,
+                generation: entered.generation,
+                _connected: access.connected.clone(),
+            }),
             Err(failure) => {
                 // The failure that came first is the one to tell.
                 let _ = session.close();
