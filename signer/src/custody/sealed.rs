@@ -253,11 +253,8 @@ impl From<&SealedSeed> for Document {
                 (None, Some(table), None)
             }
             Lock::Kms(kms) => {
-                let table = KmsTable {
-                    cipher: XCHACHA.into(),
-                    key: kms.key.to_string(),
-                    data_key: hex::encode(&kms.data_key),
-                };
+                let table =
+                    KmsTable { cipher: XCHACHA.into(), key: kms.key.to_string(), data_key: hex::encode(&kms.data_key) };
                 (None, None, Some(table))
             }
         };
@@ -293,13 +290,11 @@ impl TryFrom<Document> for SealedSeed {
                 let PassphraseTable { memory_kib, passes, lanes, .. } = table;
                 Lock::Passphrase(Argon2id { memory_kib, passes, lanes, salt: array("salt", &table.salt)? })
             }
-            (None, Some(table), None) => {
-                Lock::Token(TokenKeys {
-                    identity_id: table.identity_id.map(|id| array("identity_id", &id)).transpose()?,
-                    seal_id: array("seal_id", &table.seal_id)?,
-                    cipher: TokenCipher::parse(&table.cipher, table.ephemeral.as_deref())?,
-                })
-            }
+            (None, Some(table), None) => Lock::Token(TokenKeys {
+                identity_id: table.identity_id.map(|id| array("identity_id", &id)).transpose()?,
+                seal_id: array("seal_id", &table.seal_id)?,
+                cipher: TokenCipher::parse(&table.cipher, table.ephemeral.as_deref())?,
+            }),
             (None, None, Some(table)) => {
                 named("cipher", XCHACHA, &table.cipher)?;
                 Lock::Kms(DataKey { key: table.key.parse()?, data_key: bytes("data_key", &table.data_key)? })
