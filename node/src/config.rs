@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub signer: SignerConfig,
     pub bitcoind: BitcoindConfig,
     #[serde(default)]
+    pub wallet: WalletConfig,
+    #[serde(default)]
     pub peers: PeersConfig,
     pub api: ApiConfig,
     pub health: Option<HealthConfig>,
@@ -106,6 +108,21 @@ pub struct PeersConfig {
 impl Default for PeersConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([0, 0, 0, 0], 9735)), announce: Vec::new() }
+    }
+}
+
+/// The on-chain wallet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WalletConfig {
+    /// Satoshi kept on chain for each channel with anchors, so that its commitment can be brought into a block when fees
+    /// rise.
+    pub reserve_per_channel_sat: u64,
+}
+
+impl Default for WalletConfig {
+    fn default() -> Self {
+        Self { reserve_per_channel_sat: 10_000 }
     }
 }
 

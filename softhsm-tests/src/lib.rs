@@ -1,5 +1,7 @@
 //! Scenes that the integration tests begin with. The tests are in `tests/`, each named for the promise it holds.
 
+pub mod onchain;
+
 use std::{
     fs::File,
     ops::Deref,
@@ -9,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use bitcoin::Amount;
 use holdfast_local::{
-    Counterparty, Deployment, Outcome,
+    Builder, Counterparty, Deployment, Outcome,
     books::{Balances, Summary},
     load::{Load, Sent, all_directions},
 };
@@ -29,17 +31,26 @@ pub const PROMPT: Duration = Duration::from_secs(30);
 impl Scene {
     /// An empty stage: no coins, no channels.
     pub async fn empty() -> Result<Self> {
+        Self::of(Deployment::builder().replicas(2).counterparties(&["alice", "bob"]).durable(false)).await
+    }
+
+    /// As `builder` has it.
+    pub async fn of(builder: Builder) -> Result<Self> {
         let turn = turn().await?;
-        let builder = Deployment::builder().replicas(2).counterparties(&["alice", "bob"]).durable(false);
         Ok(Self { deployment: builder.start().await?, _turn: turn })
     }
 
     /// One channel that we opened (with alice), one that was opened with us (by bob), everybody able to pay and to be
     /// paid, and alice and bob able to pay each other through us.
     pub async fn with_channels() -> Result<Self> {
+        Self::empty().await?.opened().await
+    }
+
+    /// The same on a stage of one's own.
+    pub async fn opened(self) -> Result<Self> {
         const CAPACITY_SAT: u64 = 2_000_000;
         const SHARE_MSAT: u64 = 150_000_000;
-        let scene = Self::empty().await?;
+        let scene = self;
         let (alice, bob) = (scene.alice(), scene.bob());
         scene.fund_all(2, Amount::from_sat(5_000_000)).await?;
         scene.open_channel_to(alice, CAPACITY_SAT).await?;

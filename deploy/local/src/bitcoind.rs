@@ -153,6 +153,12 @@ impl Bitcoind {
         Ok(deserialize_hex(block.as_str().context("a block")?)?)
     }
 
+    /// Whether the output is in the best chain and no block spends it.
+    pub async fn is_unspent(&self, outpoint: OutPoint) -> Result<bool> {
+        let (txid, vout) = (json!(outpoint.txid.to_string()), json!(outpoint.vout));
+        Ok(!self.rpc("gettxout", &[txid, vout, json!(false)]).await?.is_null())
+    }
+
     /// A transaction that waits in the mempool.
     pub async fn unconfirmed(&self, txid: Txid) -> Result<Transaction> {
         let raw = self.rpc("getrawtransaction", &[json!(txid.to_string())]).await?;

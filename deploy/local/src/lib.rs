@@ -32,6 +32,7 @@ pub mod softhsm;
 pub mod wait;
 pub mod web;
 
+pub use bitcoind::Bitcoind;
 pub use counterparty::{Counterparty, Outcome};
 pub use deployment::{Builder, Deployment};
 pub use operator::{Client, Operator};

@@ -105,6 +105,18 @@ impl Bitcoind {
         }
     }
 
+    /// Whether the mempool would take the transaction now. It goes to nobody else.
+    pub async fn would_accept(&self, tx: &Transaction) -> io::Result<Sent> {
+        let answer = self.call("testmempoolaccept", &[json!([serialize_hex(tx)])]).await?;
+        let verdict = answer.get(0).ok_or_else(|| invalid("testmempoolaccept without a verdict"))?;
+        if verdict.get("allowed").and_then(Value::as_bool) == Some(true) {
+            return Ok(Sent::Accepted);
+        }
+        let why =
+            ["reject-details", "reject-reason", "package-error"].iter().find_map(|key| verdict.get(key)?.as_str());
+        Ok(Sent::Rejected(why.unwrap_or("it gives no reason").to_owned()))
+    }
+
     /// Hands over a parent and the child that pays for it together.
     pub async fn send_package(&self, package: &[Transaction]) -> io::Result<Sent> {
         let raw: Vec<String> = package.iter().map(serialize_hex).collect();

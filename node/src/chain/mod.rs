@@ -5,9 +5,11 @@
 pub mod bitcoind;
 pub mod blocks;
 pub mod broadcast;
+pub mod coins;
 pub mod fees;
 pub mod headers;
 pub mod journal;
+pub mod spend;
 pub mod wallet;
 
 pub use bitcoind::{Bitcoind, BitcoindAuth};

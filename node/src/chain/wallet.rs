@@ -6,31 +6,74 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bdk_wallet::{KeychainKind, SignOptions, Update, chain::BlockId};
+use bdk_wallet::{KeychainKind, LocalOutput, SignOptions, Update, chain::BlockId};
 use bitcoin::{
-    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, WPubkeyHash,
-    absolute::LockTime, hashes::Hash,
+    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, WPubkeyHash, hashes::Hash,
 };
 use lightning::{
     chain::{BestBlock, Listen},
     events::bump_transaction::Utxo,
 };
 
-use super::journal::{Journal, JournalError, Kv};
+use super::{
+    journal::{Journal, JournalError, Kv},
+    spend::{Pays, Spend},
+};
 use crate::store::KvKey;
 
 /// The wallet of the node. Every change to it is pushed onto the commit buffer before the call returns.
 pub struct Wallet {
     inner: Mutex<Inner>,
     kv: Arc<Kv>,
+    reserve_per_channel_sat: u64,
 }
 
-struct Inner {
-    wallet: bdk_wallet::Wallet,
+pub(super) struct Inner {
+    pub(super) wallet: bdk_wallet::Wallet,
     journal: Journal,
     /// Coins in transactions that raise the fee of another. Such a transaction is replaced by a better one that spends
     /// the same coins, so they stay available for that, and for nothing else.
-    bumping: HashSet<OutPoint>,
+    pub(super) bumping: HashSet<OutPoint>,
+    /// Such transactions that bitcoind has not taken yet. LDK asks for some that come to nothing, because what they
+    /// would claim is claimed already; those must not keep coins from other uses.
+    bumps: HashSet<Txid>,
+}
+
+impl Inner {
+    /// What coin selection must not touch: coins that pay for a close, and unconfirmed ones that others sent and may
+    /// take back. Promised coins the wallet leaves alone by itself.
+    pub(super) fn unspendable(&self) -> Vec<OutPoint> {
+        let foreign = self.wallet.list_unspent().filter(|coin| !is_sure(coin)).map(|coin| coin.outpoint);
+        self.bumping.iter().copied().chain(foreign).collect()
+    }
+
+    /// What coin selection may use, in all.
+    pub(super) fn spendable(&self) -> Amount {
+        let usable = |coin: &LocalOutput| {
+            is_sure(coin) && !self.wallet.is_outpoint_locked(coin.outpoint) && !self.bumping.contains(&coin.outpoint)
+        };
+        self.wallet.list_unspent().filter(usable).map(|coin| coin.txout.value).sum()
+    }
+
+    /// Refuses a transaction that would leave less than `reserve`; its coins are not promised yet.
+    pub(super) fn keeps(&self, tx: &Transaction, reserve: Amount) -> Result<(), WalletError> {
+        let taken: HashSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
+        let taken: Amount =
+            self.wallet.list_unspent().filter(|coin| taken.contains(&coin.outpoint)).map(|coin| coin.txout.value).sum();
+        let given = tx.output.iter().filter(|output| self.wallet.is_mine(output.script_pubkey.clone()));
+        let given: Amount = given.map(|output| output.value).sum();
+        let left = (self.spendable() + given).checked_sub(taken).unwrap_or(Amount::ZERO);
+        // A wallet that is below its reserve may still spend what costs it nothing more, as a bump of another does.
+        match left < reserve && taken > given {
+            true => Err(WalletError::Reserve { left, reserve }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Confirmed, or our own change.
+fn is_sure(coin: &LocalOutput) -> bool {
+    coin.chain_position.is_confirmed() || coin.keychain == KeychainKind::Internal
 }
 
 /// What the wallet holds, in satoshi.
@@ -59,6 +102,14 @@ pub enum WalletError {
     Build(#[from] bdk_wallet::error::CreateTxError),
     #[error("the transaction is not fully signed: {0}")]
     Unsigned(String),
+    #[error("it would leave {left} in the wallet, which keeps {reserve} to bring closing channels into a block")]
+    Reserve { left: Amount, reserve: Amount },
+    #[error("the chain was reorganised at height {0}: try again")]
+    Reorganised(u32),
+    #[error("coin {0} {1}")]
+    Coin(OutPoint, &'static str),
+    #[error("transaction {0} {1}")]
+    Bump(Txid, String),
 }
 
 impl Wallet {
@@ -92,9 +143,19 @@ impl Wallet {
                 (wallet, Journal::default())
             }
         };
-        let this = Self { inner: Mutex::new(Inner { wallet, journal, bumping: HashSet::new() }), kv };
+        let inner = Mutex::new(Inner { wallet, journal, bumping: HashSet::new(), bumps: HashSet::new() });
+        let this = Self { inner, kv, reserve_per_channel_sat: 0 };
         this.record(&mut this.lock());
         Ok(this)
+    }
+
+    /// Keeps so much for each channel whose close the wallet may have to pay for.
+    pub fn with_reserve(self, per_channel_sat: u64) -> Self {
+        Self { reserve_per_channel_sat: per_channel_sat, ..self }
+    }
+
+    pub fn reserve_per_channel_sat(&self) -> u64 {
+        self.reserve_per_channel_sat
     }
 
     pub fn best_block(&self) -> BestBlock {
@@ -121,16 +182,10 @@ impl Wallet {
     pub fn balance(&self) -> Balance {
         let inner = self.lock();
         let all = inner.wallet.balance();
-        let promised: Amount = inner
-            .wallet
-            .list_unspent()
-            .filter(|coin| inner.wallet.is_outpoint_locked(coin.outpoint))
-            .map(|coin| coin.txout.value)
-            .sum();
         Balance {
             confirmed_sat: all.confirmed.to_sat(),
             pending_sat: (all.trusted_pending + all.untrusted_pending).to_sat(),
-            spendable_sat: (all.confirmed + all.trusted_pending).to_sat().saturating_sub(promised.to_sat()),
+            spendable_sat: inner.spendable().to_sat(),
         }
     }
 
@@ -142,22 +197,10 @@ impl Wallet {
         amount: Amount,
         feerate_sat_per_kw: u32,
         height: u32,
+        reserve: Amount,
     ) -> Result<Psbt, WalletError> {
-        let mut inner = self.lock();
-        let bumping = inner.bumping.iter().copied().collect();
-        let mut builder = inner.wallet.build_tx();
-        builder
-            .unspendable(bumping)
-            .add_recipient(script, amount)
-            .fee_rate(FeeRate::from_sat_per_kwu(feerate_sat_per_kw.into()))
-            // Discourages miners from rewriting the last blocks for their fees.
-            .nlocktime(LockTime::from_height(height).unwrap_or(LockTime::ZERO));
-        let psbt = builder.finish()?;
-        for input in &psbt.unsigned_tx.input {
-            inner.wallet.lock_outpoint(input.previous_output);
-        }
-        self.record(&mut inner);
-        Ok(psbt)
+        let feerate = FeeRate::from_sat_per_kwu(feerate_sat_per_kw.into());
+        self.build_spend(&Spend { pays: Pays::Amount(script, amount), coins: vec![], feerate, reserve, height })
     }
 
     /// Takes back the promise of a transaction's coins.
@@ -169,12 +212,23 @@ impl Wallet {
         self.record(&mut inner);
     }
 
+    /// Takes back all promises but those of these coins. What a leader promised and did not live to send, nobody sends.
+    pub fn release_all_but(&self, promised: &HashSet<OutPoint>) {
+        let mut inner = self.lock();
+        let forgotten: Vec<_> = inner.wallet.list_locked_outpoints().filter(|coin| !promised.contains(coin)).collect();
+        for coin in forgotten {
+            inner.wallet.unlock_outpoint(coin);
+        }
+        self.record(&mut inner);
+    }
+
     /// Adds to a PSBT what the signer needs to know of the wallet's inputs: values and key paths.
     pub fn describe_inputs(&self, psbt: &mut Psbt) -> Result<(), WalletError> {
         let inner = self.lock();
         for (input, described) in psbt.unsigned_tx.input.iter().zip(&mut psbt.inputs) {
             if let Some(coin) = inner.wallet.get_utxo(input.previous_output) {
-                *described = inner.wallet.get_psbt_input(coin, None, true)?;
+                // With the whole transaction that is spent, so that the signer need not believe us the value.
+                *described = inner.wallet.get_psbt_input(coin, None, false)?;
             }
         }
         Ok(())
@@ -188,8 +242,12 @@ impl Wallet {
             // Inputs that came back final are left alone; those with a signature only are finished here.
             #[allow(deprecated)] // its successor reports per input, which the check below does anyway
             inner.wallet.finalize_psbt(&mut psbt, SignOptions::default()).map_err(|e| unsigned(&e))?;
-            let inputs = &psbt.unsigned_tx.input;
-            inputs.iter().map(|input| inner.wallet.get_utxo(input.previous_output).is_some()).collect()
+            // A coin that the replaced transaction spends is ours as well, though no longer unspent.
+            let ours = |outpoint: OutPoint| {
+                let spent = inner.wallet.tx_graph().get_txout(outpoint);
+                spent.is_some_and(|output| inner.wallet.is_mine(output.script_pubkey.clone()))
+            };
+            psbt.unsigned_tx.input.iter().map(|input| ours(input.previous_output)).collect()
         };
         let tx = psbt.extract_tx_unchecked_fee_rate();
         match tx.input.iter().zip(mine).find(|(input, mine)| *mine && input.witness.is_empty()) {
@@ -198,18 +256,20 @@ impl Wallet {
         }
     }
 
-    /// Keeps a fee-bumping transaction's coins for its replacements.
+    /// Keeps a fee-bumping transaction's coins for its replacements, once bitcoind has it.
     pub fn keep_for_bumping(&self, tx: &Transaction) {
-        let mut inner = self.lock();
-        let mine: Vec<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
-        let mine = mine.into_iter().filter(|coin| inner.wallet.get_utxo(*coin).is_some()).collect::<Vec<_>>();
-        inner.bumping.extend(mine);
+        self.lock().bumps.insert(tx.compute_txid());
     }
 
     /// Notes a transaction of ours that bitcoind has. Others are ignored.
     pub fn saw_unconfirmed(&self, tx: &Transaction) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut inner = self.lock();
+        if inner.bumps.remove(&tx.compute_txid()) {
+            let coins: Vec<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
+            let mine: Vec<_> = coins.into_iter().filter(|coin| inner.wallet.get_utxo(*coin).is_some()).collect();
+            inner.bumping.extend(mine);
+        }
         if tx.input.iter().any(|input| inner.bumping.contains(&input.previous_output)) {
             return;
         }
@@ -244,16 +304,26 @@ impl Wallet {
         self.lock().wallet.is_mine(script.clone())
     }
 
+    pub fn transaction(&self, txid: Txid) -> Option<Transaction> {
+        self.lock().wallet.get_tx(txid).map(|tx| tx.tx_node.tx.as_ref().clone())
+    }
+
+    /// Whether a transaction of the wallet spends an output, in a block or on its way into one.
+    pub fn has_spend_of(&self, outpoint: OutPoint) -> bool {
+        let inner = self.lock();
+        inner.wallet.tx_graph().outspends(outpoint).iter().any(|txid| inner.wallet.get_tx(*txid).is_some())
+    }
+
     pub fn knows(&self, txid: Txid) -> bool {
         self.lock().wallet.get_tx(txid).is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic while it was held aborts the process (see the replica), so the lock is never poisoned in practice.
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn record(&self, inner: &mut Inner) {
+    pub(super) fn record(&self, inner: &mut Inner) {
         if let Some(change) = inner.wallet.take_staged() {
             inner.journal.record(&*self.kv, change);
         }
@@ -316,8 +386,8 @@ impl Destinations {
 }
 
 #[cfg(test)]
-mod tests {
-    use bitcoin::{BlockHash, TxIn, TxOut, blockdata::block, constants::genesis_block};
+pub(super) mod tests {
+    use bitcoin::{BlockHash, TxIn, TxOut, absolute::LockTime, blockdata::block, constants::genesis_block};
     use lightning::util::persist::KVStoreSync;
 
     use super::*;
@@ -326,7 +396,7 @@ mod tests {
     const CHANGE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/1/*)";
 
     #[derive(Default)]
-    struct Memory(Mutex<HashMap<KvKey, Vec<u8>>>);
+    pub(in crate::chain) struct Memory(Mutex<HashMap<KvKey, Vec<u8>>>);
 
     impl KVStoreSync for Memory {
         fn read(&self, _: &str, _: &str, _: &str) -> Result<Vec<u8>, lightning::io::Error> {
@@ -345,14 +415,14 @@ mod tests {
         }
     }
 
-    fn open(kv: &Arc<Memory>) -> Wallet {
+    pub(in crate::chain) fn open(kv: &Arc<Memory>) -> Wallet {
         let genesis = genesis_block(Network::Regtest).block_hash();
         let birthday = BestBlock { block_hash: genesis, height: 0 };
         let loaded = kv.0.lock().unwrap().clone();
         Wallet::open(RECEIVE, CHANGE, Network::Regtest, &loaded, birthday, kv.clone()).unwrap()
     }
 
-    fn pay(script: ScriptBuf, sat: u64, salt: u32) -> Transaction {
+    pub(in crate::chain) fn pay(script: ScriptBuf, sat: u64, salt: u32) -> Transaction {
         Transaction {
             version: bitcoin::transaction::Version::TWO,
             lock_time: LockTime::from_consensus(salt),
@@ -364,7 +434,7 @@ mod tests {
         }
     }
 
-    fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block {
+    pub(in crate::chain) fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block {
         let header = block::Header {
             version: block::Version::TWO,
             prev_blockhash: previous,
@@ -384,7 +454,7 @@ mod tests {
         let genesis = wallet.best_block().block_hash;
         wallet.block_connected(&block(genesis, 1, vec![pay(first.script_pubkey(), 50_000, 1)]), 1);
         assert_eq!(wallet.balance().confirmed_sat, 50_000);
-        wallet.build_payment(first.script_pubkey(), Amount::from_sat(10_000), 250, 1).unwrap();
+        wallet.build_payment(first.script_pubkey(), Amount::from_sat(10_000), 250, 1, Amount::ZERO).unwrap();
         assert_eq!(wallet.balance().spendable_sat, 0);
 
         let again = open(&kv);
@@ -400,12 +470,12 @@ mod tests {
         let to = wallet.new_address().script_pubkey();
         let genesis = wallet.best_block().block_hash;
         wallet.block_connected(&block(genesis, 1, vec![pay(to.clone(), 50_000, 1)]), 1);
-        let psbt = wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1).unwrap();
-        assert!(wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1).is_err());
+        let psbt = wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1, Amount::ZERO).unwrap();
+        assert!(wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1, Amount::ZERO).is_err());
         assert!(wallet.confirmed_coins().is_empty());
         wallet.release(&psbt.unsigned_tx);
         assert_eq!(wallet.confirmed_coins().len(), 1);
-        wallet.build_payment(to, Amount::from_sat(10_000), 250, 1).unwrap();
+        wallet.build_payment(to, Amount::from_sat(10_000), 250, 1, Amount::ZERO).unwrap();
     }
 
     #[test]

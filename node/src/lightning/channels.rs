@@ -116,13 +116,20 @@ impl LightningNode {
         }
         // Left to us by closed channels, and not yet on its way to the wallet.
         for output in self.sweeper.tracked_spendable_outputs() {
-            if matches!(output.status, OutputSpendStatus::PendingInitialBroadcast { .. }) {
-                closing_sat += match output.descriptor {
-                    SpendableOutputDescriptor::StaticOutput { output, .. } => output.value.to_sat(),
-                    SpendableOutputDescriptor::DelayedPaymentOutput(output) => output.output.value.to_sat(),
-                    SpendableOutputDescriptor::StaticPaymentOutput(output) => output.output.value.to_sat(),
-                };
-            }
+            let (outpoint, value) = match output.descriptor {
+                SpendableOutputDescriptor::StaticOutput { outpoint, output, .. } => (outpoint, output.value),
+                SpendableOutputDescriptor::DelayedPaymentOutput(output) => (output.outpoint, output.output.value),
+                SpendableOutputDescriptor::StaticPaymentOutput(output) => (output.outpoint, output.output.value),
+            };
+            // Once bitcoind has its sweep, the wallet counts what that pays.
+            let counted = match output.status {
+                OutputSpendStatus::PendingInitialBroadcast { .. } => false,
+                OutputSpendStatus::PendingFirstConfirmation { .. } => {
+                    self.wallet.has_spend_of(outpoint.into_bitcoin_outpoint())
+                }
+                OutputSpendStatus::PendingThresholdConfirmations { .. } => true,
+            };
+            closing_sat += if counted { 0 } else { value.to_sat() };
         }
         v1::GetBalanceResponse {
             onchain_confirmed_sat: onchain.confirmed_sat,

@@ -4,7 +4,7 @@
 //! is safe with us, so that no signed funding transaction exists before the money has a way back.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -55,6 +55,12 @@ impl Fundings {
     pub fn channel_of(&self, funding: OutPoint) -> Option<u128> {
         let pending = self.lock();
         pending.iter().find(|(_, psbt)| psbt.unsigned_tx.compute_txid() == funding.txid).map(|(id, _)| *id)
+    }
+
+    /// The coins that funding transactions on their way will spend.
+    pub fn coins(&self) -> HashSet<OutPoint> {
+        let pending = self.lock();
+        pending.values().flat_map(|psbt| &psbt.unsigned_tx.input).map(|input| input.previous_output).collect()
     }
 
     pub fn channels(&self) -> Vec<u128> {

@@ -1,7 +1,7 @@
 //! The on-chain wallet: BIP 84, account 0. The replica watches it through an xpub; the keys stay here.
 
 use bitcoin::{
-    EcdsaSighashType, Network, NetworkKind, Psbt, TxOut,
+    Amount, EcdsaSighashType, Network, NetworkKind, Psbt, TxOut,
     bip32::{ChildNumber, DerivationPath, Fingerprint, Xpub},
     ecdsa,
     secp256k1::Message,
@@ -17,6 +17,7 @@ use super::{
     sign::sign,
 };
 use crate::harden::memory::MemoryError;
+use crate::rules::{Spend, SpentCoin};
 
 pub struct Wallet {
     fingerprint: Fingerprint,
@@ -83,6 +84,23 @@ impl Wallet {
             added += 1;
         }
         Ok(added)
+    }
+
+    /// What a PSBT spends and pays, for the rules.
+    pub fn figures(&self, psbt: &Psbt) -> Result<Spend, Error> {
+        let coin = |index: usize| {
+            let input = &psbt.inputs[index];
+            let known = input.witness_utxo.is_some() || input.non_witness_utxo.is_some();
+            let output = known.then(|| spent_output(psbt, index, &format!("psbt.inputs[{index}]"))).transpose()?;
+            Ok(SpentCoin { ours: self.key_of(input).is_some(), output, proven: input.non_witness_utxo.is_some() })
+        };
+        let outputs = psbt.unsigned_tx.output.iter().map(|output| output.value);
+        let sum = outputs.into_iter().try_fold(Amount::ZERO, Amount::checked_add);
+        Ok(Spend {
+            inputs: (0..psbt.inputs.len()).map(coin).collect::<Result<_, Error>>()?,
+            outputs: sum.ok_or_else(|| Error::misuse("psbt", "its outputs are worth more than there is"))?,
+            weight: psbt.unsigned_tx.weight(),
+        })
     }
 
     /// The key that the input's derivations lead to, when that is one of ours.

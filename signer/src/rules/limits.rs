@@ -13,6 +13,11 @@ pub struct RulesConfig {
     /// `funding-script`: whether a channel may be spliced. Holdfast's node never does; and the signer, which does not see
     /// the chain, cannot tell a splice that the peer agreed to from one that a compromised replica makes up.
     pub splices: bool,
+    /// `onchain-fee`: the highest fee of a wallet transaction, in satoshi. What pays for a channel's close counts.
+    pub onchain_max_fee_sat: u64,
+    /// `onchain-fee`: the highest fee rate of a wallet transaction, in satoshi a virtual byte. What pays for a channel's
+    /// close is exempt: it pays for more than itself.
+    pub onchain_max_feerate_sat_per_vb: u64,
     /// `invoice`: the longest expiry that an invoice may have.
     pub invoice_max_expiry_secs: u64,
 }
@@ -37,6 +42,8 @@ impl Default for RulesConfig {
             holder_contest_delay: Blocks { min: 72, max: 2016 },
             counterparty_contest_delay: Blocks { min: 1, max: 2016 },
             splices: false,
+            onchain_max_fee_sat: 5_000_000,
+            onchain_max_feerate_sat_per_vb: 1000,
             invoice_max_expiry_secs: 365 * 24 * 3600,
         }
     }

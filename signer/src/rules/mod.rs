@@ -7,6 +7,7 @@ mod access;
 mod funding;
 mod invoice;
 mod limits;
+mod onchain;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ pub(crate) use funding::check_channel_type;
 pub use funding::check_parameters;
 pub use invoice::check_invoice;
 pub use limits::{Blocks, RulesConfig};
+pub use onchain::{Spend, SpentCoin, check_wallet_spend};
 
 /// One named check. The kebab-case name is what errors, metrics, the audit log and the documents show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +47,10 @@ pub enum Rule {
     RevokeSigned,
     /// A signed close ends the channel: no commitment comes after it.
     CloseHtlcs,
+    /// A wallet transaction spends segwit outputs of known value, and those of ours are proven.
+    OnchainInputs,
+    /// A wallet transaction's fee is within limits, in rate and in all.
+    OnchainFee,
     /// Invoices carry our node id, our network and an expiry within limits.
     Invoice,
     /// Only the newest term acts.
@@ -54,7 +60,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ChannelIdReuse,
         Self::ContestDelay,
         Self::ChannelType,
@@ -67,6 +73,8 @@ impl Rule {
         Self::RevokeOrder,
         Self::RevokeSigned,
         Self::CloseHtlcs,
+        Self::OnchainInputs,
+        Self::OnchainFee,
         Self::Invoice,
         Self::Term,
         Self::Identity,
@@ -86,6 +94,8 @@ impl Rule {
             Self::RevokeOrder => "revoke-order",
             Self::RevokeSigned => "revoke-signed",
             Self::CloseHtlcs => "close-htlcs",
+            Self::OnchainInputs => "onchain-inputs",
+            Self::OnchainFee => "onchain-fee",
             Self::Invoice => "invoice",
             Self::Term => "term",
             Self::Identity => "identity",

@@ -9,7 +9,7 @@ use holdfast_proto::{
 };
 
 use super::SignerCore;
-use crate::rules::Call;
+use crate::rules::{Call, check_wallet_spend};
 
 impl SignerCore {
     pub fn sign_spendable_outputs(
@@ -54,7 +54,9 @@ impl SignerCore {
             let mut psbt =
                 Psbt::deserialize(&request.psbt).map_err(|error| Error::misuse("psbt", error.to_string()))?;
             subject.transaction = Some(psbt.unsigned_tx.compute_txid());
-            let signed = self.keys.wallet().sign(&mut psbt)?;
+            let wallet = self.keys.wallet();
+            check_wallet_spend(&self.rules, &wallet.figures(&psbt)?)?;
+            let signed = wallet.sign(&mut psbt)?;
             self.metrics.signed(signed);
             Ok(v1::SignWalletPsbtResponse { psbt: psbt.serialize() })
         })

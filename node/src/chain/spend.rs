@@ -1,0 +1,238 @@
+//! Transactions that an operator asks for: payments with coins of his choice, everything at once, and higher fees for what
+//! is stuck.
+
+use bdk_wallet::{KeychainKind, chain::ChainPosition};
+use bitcoin::{
+    Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, Txid, Weight, absolute::LockTime,
+    constants::WITNESS_SCALE_FACTOR,
+};
+
+use super::wallet::{Inner, Wallet, WalletError};
+
+/// A payment out of the wallet.
+#[derive(Clone, Debug)]
+pub struct Spend {
+    pub pays: Pays,
+    /// These coins and no others; any when empty.
+    pub coins: Vec<OutPoint>,
+    pub feerate: FeeRate,
+    /// What has to be left in the wallet.
+    pub reserve: Amount,
+    /// The chain's height.
+    pub height: u32,
+}
+
+#[derive(Clone, Debug)]
+pub enum Pays {
+    Amount(ScriptBuf, Amount),
+    /// All there is but the reserve; with coins chosen, all that they hold.
+    Everything(ScriptBuf),
+}
+
+/// How the fee of a stuck transaction is raised.
+#[derive(Clone, Debug)]
+pub enum Bump {
+    /// The same payments again with a higher fee (BIP 125).
+    Replacement(Psbt),
+    /// A transaction that spends an output of the stuck one and pays for both.
+    Child(Psbt),
+}
+
+impl Bump {
+    pub fn psbt(&self) -> &Psbt {
+        match self {
+            Self::Replacement(psbt) | Self::Child(psbt) => psbt,
+        }
+    }
+}
+
+/// Below this an output is not worth its place in a block (P2WPKH's dust limit is 294 satoshi).
+const SMALLEST_OUTPUT: Amount = Amount::from_sat(1000);
+
+impl Wallet {
+    /// Builds an unsigned transaction, and promises its coins to it until [`Wallet::release`] or until it is seen.
+    pub fn build_spend(&self, spend: &Spend) -> Result<Psbt, WalletError> {
+        let mut inner = self.lock();
+        check_coins(&inner, &spend.coins)?;
+        let unspendable = inner.unspendable();
+        // What stays behind when everything goes, as an output of its own.
+        let kept = match spend.pays {
+            Pays::Everything(_) if spend.reserve > Amount::ZERO => {
+                let chosen =
+                    |coin: &OutPoint| inner.wallet.get_utxo(*coin).map_or(Amount::ZERO, |coin| coin.txout.value);
+                let chosen: Amount = spend.coins.iter().map(chosen).sum();
+                let rest = if spend.coins.is_empty() { Amount::ZERO } else { inner.spendable() - chosen };
+                let missing = spend.reserve.checked_sub(rest).unwrap_or(Amount::ZERO);
+                (missing > Amount::ZERO).then(|| missing.max(SMALLEST_OUTPUT))
+            }
+            _ => None,
+        };
+        let kept = kept.map(|amount| {
+            let address = inner.wallet.next_unused_address(KeychainKind::Internal);
+            (address.script_pubkey(), amount)
+        });
+        let mut builder = inner.wallet.build_tx();
+        builder
+            .unspendable(unspendable)
+            .fee_rate(spend.feerate)
+            // Discourages miners from rewriting the last blocks for their fees.
+            .nlocktime(LockTime::from_height(spend.height).unwrap_or(LockTime::ZERO));
+        if !spend.coins.is_empty() {
+            // The coins were looked up above.
+            let _ = builder.add_utxos(&spend.coins).map(|builder| builder.manually_selected_only());
+        }
+        match &spend.pays {
+            Pays::Amount(script, amount) => {
+                builder.add_recipient(script.clone(), *amount);
+            }
+            Pays::Everything(script) => {
+                if spend.coins.is_empty() {
+                    builder.drain_wallet();
+                }
+                if let Some((own, amount)) = &kept {
+                    builder.add_recipient(own.clone(), *amount);
+                }
+                builder.drain_to(script.clone());
+            }
+        }
+        let psbt = builder.finish()?;
+        let tx = &psbt.unsigned_tx;
+        if let Pays::Everything(script) = &spend.pays
+            && !tx.output.iter().any(|output| output.script_pubkey == *script)
+        {
+            return Err(WalletError::Reserve { left: inner.spendable(), reserve: spend.reserve });
+        }
+        inner.keeps(tx, spend.reserve)?;
+        for input in &tx.input {
+            inner.wallet.lock_outpoint(input.previous_output);
+        }
+        self.record(&mut inner);
+        Ok(psbt)
+    }
+
+    /// Builds what brings a stuck transaction into a block at `feerate`: its replacement if it is `replaceable` (it pays
+    /// nobody who relies on its txid), else a child that pays for it. `drains` is where its surplus went if all of it did.
+    pub fn build_bump(
+        &self,
+        txid: Txid,
+        feerate: FeeRate,
+        reserve: Amount,
+        replaceable: bool,
+        drains: Option<&ScriptBuf>,
+    ) -> Result<Bump, WalletError> {
+        let mut inner = self.lock();
+        let stuck = stuck(&inner, txid)?;
+        let bump = match replaceable {
+            true => Bump::Replacement(replacement(&mut inner, &stuck, feerate, drains)?),
+            false => Bump::Child(child(&mut inner, &stuck, feerate)?),
+        };
+        inner.keeps(&bump.psbt().unsigned_tx, reserve)?;
+        for input in &bump.psbt().unsigned_tx.input {
+            if inner.wallet.get_utxo(input.previous_output).is_some() {
+                inner.wallet.lock_outpoint(input.previous_output);
+            }
+        }
+        self.record(&mut inner);
+        Ok(bump)
+    }
+
+    /// Forgets an unconfirmed transaction that another one replaces.
+    pub fn replaced(&self, txid: Txid) {
+        let mut inner = self.lock();
+        let seen = match inner.wallet.get_tx(txid).map(|tx| tx.chain_position) {
+            Some(ChainPosition::Unconfirmed { last_seen, .. }) => last_seen.unwrap_or(0),
+            _ => return,
+        };
+        inner.wallet.apply_evicted_txs([(txid, seen + 1)]);
+        self.record(&mut inner);
+    }
+
+    /// The fee of a transaction whose inputs the wallet knows.
+    pub fn fee(&self, tx: &Transaction) -> Option<Amount> {
+        self.lock().wallet.calculate_fee(tx).ok()
+    }
+}
+
+fn check_coins(inner: &Inner, coins: &[OutPoint]) -> Result<(), WalletError> {
+    for coin in coins {
+        let refuse = |why| Err(WalletError::Coin(*coin, why));
+        let Some(found) = inner.wallet.get_utxo(*coin) else { return refuse("is not in the wallet, or is spent") };
+        if inner.wallet.is_outpoint_locked(*coin) {
+            return refuse("is promised to a transaction that is not sent yet");
+        }
+        if inner.bumping.contains(coin) {
+            return refuse("pays for a channel's close");
+        }
+        if !found.chain_position.is_confirmed() && found.keychain == KeychainKind::External {
+            return refuse("is not confirmed, and its sender may take it back");
+        }
+    }
+    Ok(())
+}
+
+/// The transaction, if its fee can be raised at all.
+fn stuck(inner: &Inner, txid: Txid) -> Result<Transaction, WalletError> {
+    let refuse = |why: &str| Err(WalletError::Bump(txid, why.to_owned()));
+    match inner.wallet.get_tx(txid) {
+        None => refuse("is not the wallet's, or was replaced"),
+        Some(tx) if tx.chain_position.is_confirmed() => refuse("is in a block already"),
+        Some(tx) => Ok(tx.tx_node.tx.as_ref().clone()),
+    }
+}
+
+fn replacement(
+    inner: &mut Inner,
+    stuck: &Transaction,
+    feerate: FeeRate,
+    drains: Option<&ScriptBuf>,
+) -> Result<Psbt, WalletError> {
+    let txid = stuck.compute_txid();
+    let refuse = |why: String| WalletError::Bump(txid, why);
+    let spent = (0..stuck.output.len() as u32).find(|vout| {
+        let outpoint = OutPoint { txid, vout: *vout };
+        inner.wallet.tx_graph().outspends(outpoint).iter().any(|child| inner.wallet.get_tx(*child).is_some())
+    });
+    if spent.is_some() {
+        return Err(refuse("has its change spent by another one: raise the fee of that one".into()));
+    }
+    let unspendable = inner.unspendable();
+    let mut builder = inner.wallet.build_fee_bump(txid).map_err(|error| refuse(error.to_string()))?;
+    builder.unspendable(unspendable).fee_rate(feerate).nlocktime(stuck.lock_time);
+    if let Some(script) = drains {
+        let others = stuck.output.iter().filter(|output| output.script_pubkey != *script);
+        builder.set_recipients(others.map(|output| (output.script_pubkey.clone(), output.value)).collect());
+        builder.drain_to(script.clone());
+        builder.manually_selected_only();
+    }
+    Ok(builder.finish()?)
+}
+
+fn child(inner: &mut Inner, stuck: &Transaction, feerate: FeeRate) -> Result<Psbt, WalletError> {
+    let txid = stuck.compute_txid();
+    let refuse = |why: &str| WalletError::Bump(txid, why.to_owned());
+    let own: Vec<OutPoint> = (0..stuck.output.len() as u32)
+        .map(|vout| OutPoint { txid, vout })
+        .filter(|outpoint| inner.wallet.get_utxo(*outpoint).is_some() && !inner.wallet.is_outpoint_locked(*outpoint))
+        .collect();
+    if own.is_empty() {
+        return Err(refuse("cannot be replaced safely, and leaves the wallet no output to pay a fee with"));
+    }
+    let paid = inner.wallet.calculate_fee(stuck).map_err(|_| refuse("pays a fee that the wallet cannot know"))?;
+    // One P2WPKH output, and P2WPKH inputs (BOLT 3's appendix has their weights).
+    let weight = Weight::from_wu(42 + 31 * WITNESS_SCALE_FACTOR as u64 + 272 * own.len() as u64);
+    let missing = (feerate * (stuck.weight() + weight)).checked_sub(paid).unwrap_or(Amount::ZERO);
+    // A child that pays less than the least that is relayed would itself be stuck.
+    let fee = missing.max(FeeRate::BROADCAST_MIN * weight);
+    if missing == Amount::ZERO {
+        return Err(refuse("pays that much already"));
+    }
+    let to = inner.wallet.next_unused_address(KeychainKind::Internal).script_pubkey();
+    let mut builder = inner.wallet.build_tx();
+    builder
+        .add_utxos(&own)
+        .map_err(|error| WalletError::Bump(txid, error.to_string()))?
+        .manually_selected_only()
+        .drain_to(to)
+        .fee_absolute(fee);
+    Ok(builder.finish()?)
+}

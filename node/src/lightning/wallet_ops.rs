@@ -1,0 +1,300 @@
+//! What operators do with the on-chain wallet. Every spend is a PSBT that the signer checks and signs, and leaves only
+//! after the commit that knows of it (P2).
+
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bitcoin::{Address, Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, Txid, consensus};
+use holdfast_proto::{error::Error, node::v1};
+use lightning::{chain::chaininterface::BroadcasterInterface, util::persist::KVStoreSync};
+use lightning_block_sync::{BlockData, BlockSource};
+use tokio::task::block_in_place;
+
+use super::{labels, node::LightningNode};
+use crate::chain::{
+    Wallet,
+    bitcoind::Sent,
+    spend::{Bump, Pays, Spend},
+    wallet::WalletError,
+};
+
+/// The payments that operators ordered, by txid: those may be replaced, since nobody relies on their txid. The value is
+/// the script that takes the surplus if all of it does, else empty.
+const SENDS: &str = "sends";
+
+const BLOCKS_A_CALL: u32 = 144;
+
+impl LightningNode {
+    /// What the wallet keeps for the fees of closes: so much for each channel with anchors that is open, or closed and not
+    /// yet resolved.
+    pub(super) fn reserve(&self) -> Amount {
+        let open: Vec<_> = self.manager.list_channels().iter().map(|channel| channel.channel_id).collect();
+        let needs = |id: &lightning::ln::types::ChannelId| {
+            self.monitors.get_monitor(*id).is_ok_and(|monitor| {
+                monitor.channel_type_features().requires_anchors_zero_fee_htlc_tx()
+                    && (open.contains(id) || !monitor.get_claimable_balances().is_empty())
+            })
+        };
+        let channels = self.monitors.list_monitors().iter().filter(|id| needs(id)).count() as u64;
+        Amount::from_sat(channels.saturating_mul(self.wallet.reserve_per_channel_sat()))
+    }
+
+    /// Has the signer sign, and bitcoind say that it would take it.
+    async fn signed(&self, promise: &Promise<'_>, parent: Option<&Transaction>) -> Result<Transaction, Error> {
+        let tx = block_in_place(|| self.signing_wallet.sign(promise.psbt.clone()))?;
+        let unavailable = |error: std::io::Error| Error::unavailable(format!("bitcoind is away: {error}"));
+        if let Some(parent) = parent
+            && !self.bitcoind.in_mempool(parent.compute_txid()).await.map_err(unavailable)?
+        {
+            // Too cheap for a mempool by itself: only the package can be judged, and that by sending it.
+            return Ok(tx);
+        }
+        match self.bitcoind.would_accept(&tx).await.map_err(unavailable)? {
+            Sent::Accepted => Ok(tx),
+            Sent::Rejected(why) => Err(Error::misuse("transaction", format!("bitcoind would not take it: {why}"))),
+        }
+    }
+
+    /// Notes a signed transaction, hands it to the network once that is durable, and waits for that.
+    async fn publish(
+        &self,
+        promise: Promise<'_>,
+        tx: &Transaction,
+        parent: Option<&Transaction>,
+        replaces: Option<Txid>,
+        drains: Option<&ScriptBuf>,
+    ) -> Result<(), Error> {
+        promise.keep();
+        let txid = tx.compute_txid();
+        block_in_place(|| {
+            self.queue.with_state(|| {
+                if let Some(old) = replaces {
+                    self.wallet.replaced(old);
+                }
+                self.wallet.saw_unconfirmed(tx);
+                let drains = drains.map(|script| script.to_bytes()).unwrap_or_default();
+                self.kv.write(SENDS, "", &txid.to_string(), drains).map_err(internal)?;
+                match parent {
+                    Some(parent) => self.broadcaster.broadcast_transactions(&[parent, tx]),
+                    None => self.broadcaster.broadcast_transactions(&[tx]),
+                }
+                Ok::<_, Error>(())
+            })
+        })?;
+        self.committed().await
+    }
+
+    fn feerate(&self, field: &str, sat_per_kvb: Option<u64>) -> Result<FeeRate, Error> {
+        // More would overflow nothing, but is nobody's wish.
+        const HIGHEST: u64 = 10_000_000;
+        match sat_per_kvb {
+            None => Ok(FeeRate::from_sat_per_kwu(self.fees.funding().into())),
+            Some(rate @ 100..=HIGHEST) => Ok(FeeRate::from_sat_per_kwu(rate.div_ceil(4))),
+            Some(rate) => Err(Error::misuse(
+                field,
+                format!("{rate} sat/kvB is not between 100 and {HIGHEST} (0.1 to 10000 sat/vB)"),
+            )),
+        }
+    }
+
+    fn address(&self, text: &str) -> Result<Address, Error> {
+        let bad = |why: String| Error::misuse("address", why);
+        let address = Address::from_str(text).map_err(|error| bad(format!("{text:?} is not an address: {error}")))?;
+        let network = self.network;
+        address.require_network(network).map_err(|_| bad(format!("{text} is not an address of {network}")))
+    }
+}
+
+#[async_trait]
+impl crate::api::WalletOps for LightningNode {
+    async fn list_addresses(&self, request: v1::ListAddressesRequest) -> Result<v1::ListAddressesResponse, Error> {
+        let given = self.wallet.addresses(request.change).into_iter().map(|given| {
+            let address = given.address.to_string();
+            v1::WalletAddress {
+                label: labels::get(&*self.kv, labels::Kind::Address, &address).unwrap_or_default(),
+                address,
+                index: given.index,
+                is_change: given.is_change,
+                is_used: given.is_used,
+                received_sat: given.received.to_sat(),
+            }
+        });
+        Ok(v1::ListAddressesResponse { addresses: given.collect() })
+    }
+
+    async fn list_utxos(&self) -> Result<v1::ListUtxosResponse, Error> {
+        let label = |outpoint: &OutPoint| {
+            labels::get(&*self.kv, labels::Kind::Output, &outpoint.to_string())
+                .or_else(|| labels::get(&*self.kv, labels::Kind::Transaction, &outpoint.txid.to_string()))
+        };
+        let utxos = self.wallet.coins().into_iter().map(|coin| v1::Utxo {
+            outpoint: coin.outpoint.to_string(),
+            amount_sat: coin.value.to_sat(),
+            address: coin.address.map(|address| address.to_string()).unwrap_or_default(),
+            height: coin.height,
+            is_change: coin.is_change,
+            is_promised: coin.is_promised,
+            label: label(&coin.outpoint).unwrap_or_default(),
+        });
+        Ok(v1::ListUtxosResponse { utxos: utxos.collect() })
+    }
+
+    async fn send_coins(&self, request: v1::SendCoinsRequest) -> Result<v1::SendCoinsResponse, Error> {
+        self.must_run()?;
+        let script = self.address(&request.address)?.script_pubkey();
+        let label = labels::check(&request.label)?;
+        let coin = |text: &String| {
+            OutPoint::from_str(text).map_err(|_| Error::misuse("utxos", format!("{text:?} is not txid:vout")))
+        };
+        let spend = Spend {
+            pays: match request.amount_sat {
+                Some(amount) => Pays::Amount(script.clone(), Amount::from_sat(amount)),
+                None => Pays::Everything(script.clone()),
+            },
+            coins: request.utxos.iter().map(coin).collect::<Result<_, _>>()?,
+            feerate: self.feerate("feerate_sat_per_kvb", request.feerate_sat_per_kvb)?,
+            reserve: self.reserve(),
+            height: self.manager.current_best_block().height,
+        };
+        let promise = Promise::new(&self.wallet, self.wallet.build_spend(&spend).map_err(wallet_error)?);
+        let fee = promise.psbt.fee().map_err(internal)?;
+        let tx = self.signed(&promise, None).await?;
+        let drains = request.amount_sat.is_none().then_some(&script);
+        let txid = tx.compute_txid();
+        labels::set(&*self.kv, labels::Kind::Transaction, &txid.to_string(), label)?;
+        self.publish(promise, &tx, None, None, drains).await?;
+        let paid = tx.output.iter().find(|output| output.script_pubkey == script).map(|output| output.value);
+        Ok(v1::SendCoinsResponse {
+            txid: txid.to_string(),
+            fee_sat: fee.to_sat(),
+            amount_sat: paid.unwrap_or_default().to_sat(),
+            transaction: consensus::serialize(&tx),
+        })
+    }
+
+    async fn bump_transaction(
+        &self,
+        request: v1::BumpTransactionRequest,
+    ) -> Result<v1::BumpTransactionResponse, Error> {
+        self.must_run()?;
+        let txid = Txid::from_str(&request.txid).map_err(|_| Error::misuse("txid", "is not 64 hex digits"))?;
+        let feerate = self.feerate("feerate_sat_per_kvb", Some(request.feerate_sat_per_kvb))?;
+        let sent = self.kv.read(SENDS, "", &txid.to_string()).ok();
+        let drains = sent.clone().filter(|script| !script.is_empty()).map(ScriptBuf::from_bytes);
+        let bump = self.wallet.build_bump(txid, feerate, self.reserve(), sent.is_some(), drains.as_ref());
+        let bump = bump.map_err(wallet_error)?;
+        let promise = Promise::new(&self.wallet, bump.psbt().clone());
+        let fee = promise.psbt.fee().map_err(internal)?;
+        let (parent, replaces, drains) = match &bump {
+            Bump::Replacement(_) => (None, Some(txid), drains),
+            // What it pays to is its own only output: bumped again it gives of that.
+            Bump::Child(psbt) => {
+                let own = psbt.unsigned_tx.output.first().map(|output| output.script_pubkey.clone());
+                (self.wallet.transaction(txid), None, own)
+            }
+        };
+        let tx = self.signed(&promise, parent.as_ref()).await?;
+        let new = tx.compute_txid();
+        if let Some(label) = labels::get(&*self.kv, labels::Kind::Transaction, &txid.to_string()) {
+            labels::set(&*self.kv, labels::Kind::Transaction, &new.to_string(), &label)?;
+        }
+        self.publish(promise, &tx, parent.as_ref(), replaces, drains.as_ref()).await?;
+        tracing::info!(%txid, by = %new, fee_sat = fee.to_sat(), "raised the fee of a transaction");
+        Ok(v1::BumpTransactionResponse {
+            txid: new.to_string(),
+            fee_sat: fee.to_sat(),
+            is_replacement: replaces.is_some(),
+        })
+    }
+
+    async fn set_label(&self, request: v1::SetLabelRequest) -> Result<v1::SetLabelResponse, Error> {
+        self.must_run()?;
+        let label = labels::check(&request.label)?;
+        let (kind, reference) = match (Txid::from_str(&request.reference), OutPoint::from_str(&request.reference)) {
+            (Ok(txid), _) => (labels::Kind::Transaction, txid.to_string()),
+            (_, Ok(outpoint)) => (labels::Kind::Output, outpoint.to_string()),
+            _ => (labels::Kind::Address, self.address(&request.reference)?.to_string()),
+        };
+        labels::set(&*self.kv, kind, &reference, label)?;
+        self.committed().await?;
+        Ok(v1::SetLabelResponse {})
+    }
+
+    async fn list_labels(&self) -> Result<v1::ListLabelsResponse, Error> {
+        let label = |(kind, reference, label): (labels::Kind, String, String)| v1::Label {
+            r#type: kind.name().into(),
+            reference,
+            label,
+        };
+        Ok(v1::ListLabelsResponse { labels: labels::all(&*self.kv).into_iter().map(label).collect() })
+    }
+
+    async fn descriptors(&self) -> Result<v1::GetDescriptorsResponse, Error> {
+        let [receive, change] = self.wallet.descriptors();
+        let [next_receive, next_change] = self.wallet.next_indexes();
+        Ok(v1::GetDescriptorsResponse { receive, change, next_receive, next_change })
+    }
+
+    async fn rescan(&self, request: v1::RescanWalletRequest) -> Result<v1::RescanWalletResponse, Error> {
+        self.must_run()?;
+        let tip_height = self.wallet.best_block().height;
+        let count = if request.blocks == 0 { BLOCKS_A_CALL } else { request.blocks.min(BLOCKS_A_CALL) };
+        let end = request.from_height.saturating_add(count).min(tip_height + 1);
+        let mut found = Vec::new();
+        for height in request.from_height..end {
+            let away = |why: String| Error::unavailable(format!("block {height} cannot be had from bitcoind: {why}"));
+            let hash = self.bitcoind.block_hash(height).await.map_err(|error| away(error.to_string()))?;
+            let block = self
+                .bitcoind
+                .get_block(&hash)
+                .await
+                .map_err(|error| away(crate::chain::headers::explain(error).to_string()))?;
+            let BlockData::FullBlock(block) = block else { return Err(away("only its header".into())) };
+            let scanned = block_in_place(|| self.queue.with_state(|| self.wallet.scan(&block, height)));
+            found.extend(scanned.map_err(wallet_error)?.iter().map(Txid::to_string));
+        }
+        self.committed().await?;
+        Ok(v1::RescanWalletResponse { next_height: end.max(request.from_height), tip_height, found })
+    }
+}
+
+/// A PSBT whose coins are promised to it until it is given up.
+struct Promise<'a> {
+    wallet: &'a Wallet,
+    psbt: Psbt,
+    kept: bool,
+}
+
+impl<'a> Promise<'a> {
+    fn new(wallet: &'a Wallet, psbt: Psbt) -> Self {
+        Self { wallet, psbt, kept: false }
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        // Refused, or the caller went away: nobody may wait for these coins.
+        if !self.kept {
+            self.wallet.release(&self.psbt.unsigned_tx);
+        }
+    }
+}
+
+fn wallet_error(error: WalletError) -> Error {
+    let field = match &error {
+        WalletError::Coin(..) => "utxos",
+        WalletError::Bump(..) => "txid",
+        WalletError::Reserve { .. } | WalletError::Build(_) => "amount_sat",
+        WalletError::Reorganised(_) => return Error::unavailable(error.to_string()),
+        _ => return Error::Internal(error.to_string()),
+    };
+    Error::misuse(field, error.to_string())
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::Internal(error.to_string())
+}
