@@ -24,11 +24,20 @@ pub struct ConfinementConfig {
     pub connect_ports: Vec<u16>,
     /// Whether programs may be started; only those in the system's folders and in `read_paths` can be.
     pub allow_exec: bool,
+    /// Whether the kernel may be asked about devices and addresses (AF_NETLINK), as libraries for USB do.
+    pub allow_netlink: bool,
 }
 
 impl Default for ConfinementConfig {
     fn default() -> Self {
-        Self { require: true, read_paths: vec![], write_paths: vec![], connect_ports: vec![], allow_exec: false }
+        Self {
+            require: true,
+            read_paths: vec![],
+            write_paths: vec![],
+            connect_ports: vec![],
+            allow_exec: false,
+            allow_netlink: false,
+        }
     }
 }
 
@@ -41,7 +50,10 @@ pub struct Plan {
     pub execute: BTreeSet<PathBuf>,
     pub bind_ports: BTreeSet<u16>,
     pub connect_ports: BTreeSet<u16>,
+    /// Closed again with the rest.
+    pub connect_ports_at_start: BTreeSet<u16>,
     pub allow_exec: bool,
+    pub allow_netlink: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +110,8 @@ impl Plan {
         if let Some(absent) = config.read_paths.iter().chain(&config.write_paths).find(|path| !path.exists()) {
             return Err(ConfineError::Absent(absent.clone()));
         }
-        let mut plan = Self { require: config.require, allow_exec: config.allow_exec, ..Self::default() };
+        let ConfinementConfig { require, allow_exec, allow_netlink, .. } = *config;
+        let mut plan = Self { require, allow_exec, allow_netlink, ..Self::default() };
         config.connect_ports.iter().for_each(|port| plan.connect(*port));
         plan.read.extend(SYSTEM.map(PathBuf::from));
         plan.read.extend(config.read_paths.iter().cloned());
@@ -114,6 +127,12 @@ impl Plan {
     /// A TCP port of other machines, whose names may be looked up.
     pub fn connect(&mut self, port: u16) {
         self.connect_ports.insert(port);
+        self.read.extend(NAME_LOOKUP.map(PathBuf::from));
+    }
+
+    /// The same, until everything is open.
+    pub fn connect_at_start(&mut self, port: u16) {
+        self.connect_ports_at_start.insert(port);
         self.read.extend(NAME_LOOKUP.map(PathBuf::from));
     }
 
@@ -154,6 +173,7 @@ const SYSTEM: [&str; 13] = [
 const SYSTEM_PROGRAMS: [&str; 8] =
     ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/lib", "/lib64"];
 
+/// And the certificates of public authorities.
 const NAME_LOOKUP: [&str; 9] = [
     "/etc/resolv.conf",
     "/run/systemd/resolve",

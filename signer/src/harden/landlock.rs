@@ -39,7 +39,11 @@ fn restrict(plan: &Plan, level: CompatLevel) -> Result<(), RulesetError> {
         let Ok(fd) = PathFd::new(path) else { continue };
         rules = rules.add_rule(PathBeneath::new(fd, fitting(path, access)))?;
     }
-    let ports = [(&plan.bind_ports, AccessNet::BindTcp), (&plan.connect_ports, AccessNet::ConnectTcp)];
+    let ports = [
+        (&plan.bind_ports, AccessNet::BindTcp),
+        (&plan.connect_ports, AccessNet::ConnectTcp),
+        (&plan.connect_ports_at_start, AccessNet::ConnectTcp),
+    ];
     for (port, access) in ports.into_iter().flat_map(|(ports, access)| ports.iter().map(move |port| (port, access))) {
         rules = rules.add_rule(NetPort::new(*port, access))?;
     }

@@ -6,14 +6,19 @@ use std::{
 };
 
 use super::confine::{ConfineError, Plan, enclosing};
-use crate::config::{CustodyConfig, SignerConfig};
+use crate::{
+    config::{CustodyConfig, SignerConfig},
+    custody::aws,
+};
 
 impl Plan {
     /// Nothing but what this configuration needs to serve, and to begin again with a token or with renewed certificates.
     pub fn of(config: &SignerConfig) -> Result<Self, ConfineError> {
         let mut plan = Self::new(&config.confinement)?;
         plan.write.insert(config.data_dir.clone());
-        [&config.tls.certificate, &config.tls.key, &config.tls.ca].map(|file| plan.read_replaceable(file));
+        for file in [&config.tls.certificate, &config.tls.key, &config.tls.ca] {
+            plan.read_replaceable(file);
+        }
         plan.bind_ports
             .extend([Some(config.listen), config.health_listen].iter().flatten().map(|address| address.port()));
         if let Some(collector) = &config.telemetry.otlp_endpoint {
@@ -31,6 +36,8 @@ impl Plan {
                     plan.allow_softhsm();
                 }
             }
+            CustodyConfig::AwsKms(kms) => aws::allow_start(&mut plan, &kms.access()),
+            CustodyConfig::AwsSecretsManager(secret) => aws::allow_start(&mut plan, &secret.access()),
         }
         Ok(plan)
     }

@@ -18,8 +18,9 @@ use super::confine::{ConfineError, Plan};
 /// Before anything is opened: files, memory, threads, sockets. No programs, no other processes, no kernel interfaces.
 pub(super) fn apply(plan: &Plan) -> Result<(), ConfineError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, vec![])).collect();
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| one(equal(0, family as u64)?));
-    rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].into_iter();
+    let families = families.chain(plan.allow_netlink.then_some(libc::AF_NETLINK));
+    rules.insert(libc::SYS_socket, families.map(|family| one(equal(0, family as u64)?)).collect::<Result<_, _>>()?);
     // No typing into a terminal that somebody else reads.
     let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| differs(1, request));
     let typing = typing.into_iter().collect::<Result<_, _>>()?;
