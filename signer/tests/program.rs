@@ -171,7 +171,7 @@ fn absent_is_not_empty_and_present_is_not_replaced() {
         let _ = fs::remove_file(site.path(kept));
         fs::rename(&away, site.path(kept)).unwrap();
     }
-    fails(init(), 73, "never replaces");
+    fails(init(), 73, "never replaced");
 
     let other = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
     fs::write(site.path("data/node_id"), other).unwrap();

@@ -33,7 +33,7 @@ pub struct Args {
     #[command(flatten)]
     origin: OriginArgs,
     /// The passphrase of the mnemonic, if it has one
-    #[arg(long, value_name = "FILE", requires = "mnemonic_file")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ldk_seed_file", "ldk_node_seed_file"])]
     mnemonic_passphrase_file: Option<PathBuf>,
     /// The node that you mean; without it the node id is printed and nothing is made
     #[arg(long, value_name = "ID")]
