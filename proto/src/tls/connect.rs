@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, ClientConfig, OtherError, pki_types::ServerName};
+use rustls::{CertificateError, OtherError, pki_types::ServerName};
 use tokio::{net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -149,20 +149,21 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 struct Connector {
     endpoint: Arc<str>,
-    tls: Arc<ClientConfig>,
+    credentials: Credentials,
+    expect: Role,
     deadline: Duration,
 }
 
 impl Connector {
     fn new(endpoint: &str, credentials: &Credentials, expect: Role, deadline: Duration) -> Self {
-        Self { endpoint: endpoint.into(), tls: credentials.client_config(expect), deadline }
+        Self { endpoint: endpoint.into(), credentials: credentials.clone(), expect, deadline }
     }
 
     async fn open(self) -> Result<TokioIo<TlsStream<TcpStream>>, ConnectError> {
         let opened = time::timeout(self.deadline, async {
             let tcp = TcpStream::connect(&*self.endpoint).await?;
             tcp.set_nodelay(true)?;
-            TlsConnector::from(self.tls.clone()).connect(unused_name(), tcp).await
+            TlsConnector::from(self.credentials.client_config(self.expect)).connect(unused_name(), tcp).await
         });
         let why = match opened.await {
             Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),

@@ -5,6 +5,7 @@
 //! therefore says which role it expects, and a server learns who calls from [`peer_identity`].
 
 mod connect;
+mod files;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::{
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -29,6 +30,7 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use self::files::Files;
 use crate::identity::{Identity, Role};
 
 pub use connect::{ConnectError, ConnectFailure, connect, connect_lazy, reach};
@@ -38,11 +40,19 @@ pub(crate) use verify::{identity_of, parse, uri_of};
 
 /// A process's own certificate chain and key, and the authority it trusts: loaded, checked against each other and ready
 /// to use. Cheap to clone.
+///
+/// Files that are replaced are read again for the next connection. A new certificate of somebody else, or one that would not
+/// have been accepted at the start, is not taken: the old one stays.
 #[derive(Clone)]
-pub struct Credentials(Arc<Inner>);
+pub struct Credentials(Arc<Held>);
+
+struct Held {
+    identity: Identity,
+    current: RwLock<Arc<Inner>>,
+    files: Option<Mutex<Files>>,
+}
 
 struct Inner {
-    identity: Identity,
     expires: SystemTime,
     own: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
@@ -57,12 +67,14 @@ impl Credentials {
     /// Whatever would make the other side refuse us later is an error here: expiry, another authority, a key that does
     /// not fit, no identity. So is a key file that others may read.
     pub fn load(certificate: &Path, key: &Path, ca: &Path) -> Result<Self, TlsError> {
-        let pem = Pem {
-            certificate: Zeroizing::new(read(certificate)?),
-            key: read_private(key)?,
-            ca: Zeroizing::new(read(ca)?),
-        };
-        Self::build(&pem, certificate, key, ca)
+        // Before reading: what changes in between is read again.
+        let files = Files::new([certificate, key, ca]);
+        let (identity, inner) = files.load()?;
+        Ok(Self::holding(identity, inner, Some(files)))
+    }
+
+    fn holding(identity: Identity, inner: Inner, files: Option<Files>) -> Self {
+        Self(Arc::new(Held { identity, current: RwLock::new(Arc::new(inner)), files: files.map(Mutex::new) }))
     }
 
     /// As [`Self::load`], from PEM in memory.
@@ -72,7 +84,8 @@ impl Credentials {
             key: Zeroizing::new(key.to_vec()),
             ca: Zeroizing::new(ca.to_vec()),
         };
-        Self::build(&pem, Path::new("<certificate>"), Path::new("<key>"), Path::new("<ca>"))
+        let (identity, inner) = Inner::build(&pem, Path::new("<certificate>"), Path::new("<key>"), Path::new("<ca>"))?;
+        Ok(Self::holding(identity, inner, None))
     }
 
     /// Who the own certificate says that we are.
@@ -82,10 +95,47 @@ impl Credentials {
 
     /// When the first of our chain's and the authority's certificates expires, and with it these credentials.
     pub fn expires(&self) -> SystemTime {
-        self.0.expires
+        self.current().expires
     }
 
-    fn build(pem: &Pem, certificate: &Path, key: &Path, ca: &Path) -> Result<Self, TlsError> {
+    /// What the files say now, if that is of use.
+    fn current(&self) -> Arc<Inner> {
+        if let Some(files) = &self.0.files {
+            let renewed = files.lock().unwrap_or_else(PoisonError::into_inner).renewed(&self.0.identity);
+            if let Some(renewed) = renewed {
+                *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+            }
+        }
+        Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn client_config(&self, expect: Role) -> Arc<ClientConfig> {
+        let inner = self.current();
+        let verifier = verify::ServerOfRole::new(
+            inner.roots.clone(),
+            inner.provider.clone(),
+            self.0.identity.domain.clone(),
+            expect,
+        );
+        let mut config = inner
+            .client
+            .clone()
+            .dangerous() // rustls's word for a verifier of one's own; ours verifies the chain and then the identity
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(inner.own.clone());
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        Arc::new(config)
+    }
+
+    fn server_config(&self) -> Arc<ServerConfig> {
+        self.current().server.clone()
+    }
+}
+
+impl Inner {
+    fn build(pem: &Pem, certificate: &Path, key: &Path, ca: &Path) -> Result<(Identity, Self), TlsError> {
         let chain = certificates(&pem.certificate, certificate)?;
         let leaf = &chain[0];
         let identity = verify::identity_of(leaf)
@@ -140,31 +190,7 @@ impl Credentials {
         server.send_tls13_tickets = 0;
 
         let expires = expires.unwrap_or(SystemTime::UNIX_EPOCH);
-        Ok(Self(Arc::new(Inner { identity, expires, own, roots, provider, client, server: Arc::new(server) })))
-    }
-
-    fn client_config(&self, expect: Role) -> Arc<ClientConfig> {
-        let inner = &self.0;
-        let verifier = verify::ServerOfRole::new(
-            inner.roots.clone(),
-            inner.provider.clone(),
-            inner.identity.domain.clone(),
-            expect,
-        );
-        let mut config = inner
-            .client
-            .clone()
-            .dangerous() // rustls's word for a verifier of one's own; ours verifies the chain and then the identity
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(inner.own.clone());
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = Resumption::disabled();
-        config.enable_sni = false;
-        Arc::new(config)
-    }
-
-    fn server_config(&self) -> Arc<ServerConfig> {
-        self.0.server.clone()
+        Ok((identity, Self { expires, own, roots, provider, client, server: Arc::new(server) }))
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{error::Error, identity::Identity};
 /// stream itself never yields an error and never ends.
 pub fn incoming(listener: TcpListener, credentials: Credentials) -> impl Stream<Item = io::Result<TlsIncoming>> + Send {
     let (ready, stream) = mpsc::channel(16);
-    tokio::spawn(accept(listener, TlsAcceptor::from(credentials.server_config()), ready));
+    tokio::spawn(accept(listener, credentials, ready));
     ReceiverStream::new(stream)
 }
 
@@ -70,7 +70,7 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Strangers who connect and say nothing can hold this many places for one deadline each, and no memory beyond that.
 const HANDSHAKES_AT_ONCE: usize = 256;
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<io::Result<TlsIncoming>>) {
+async fn accept(listener: TcpListener, credentials: Credentials, ready: mpsc::Sender<io::Result<TlsIncoming>>) {
     let mut handshakes = JoinSet::new();
     loop {
         tokio::select! {
@@ -78,7 +78,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
             Some(_) = handshakes.join_next(), if !handshakes.is_empty() => {}
             accepted = listener.accept(), if handshakes.len() < HANDSHAKES_AT_ONCE => match accepted {
                 Ok((tcp, address)) => {
-                    let (acceptor, ready) = (acceptor.clone(), ready.clone());
+                    let (acceptor, ready) = (TlsAcceptor::from(credentials.server_config()), ready.clone());
                     handshakes.spawn(async move {
                         match time::timeout(HANDSHAKE_DEADLINE, shake_hands(tcp, acceptor)).await {
                             // A closed channel means that the server is shutting down: the connection is simply dropped.

@@ -59,6 +59,40 @@ async fn a_server_of_another_role_domain_or_authority_is_not_spoken_to() {
 }
 
 #[tokio::test]
+async fn files_that_are_replaced_count_from_the_next_connection_on() {
+    let (old, new) = (Ca::new("d"), Ca::new("d"));
+    let signer = ["spiffe://d/signer/s"];
+    let files = Files::of(&old.issue(&signer, Dates::Now), &old.pem);
+    let server = Echo::start(files.load().unwrap()).await;
+    let [old_client, new_client] = [&old, &new].map(|ca| ca.leaf(&["spiffe://d/replica/a"]));
+    let served = async |client| match reach(&server.endpoint, client, Role::Signer, PATIENCE).await {
+        Ok(channel) => caller_as_seen(channel).await.is_ok(),
+        Err(_) => false,
+    };
+    assert_eq!((served(&old_client).await, served(&new_client).await), (true, false));
+
+    files.write(&new.issue(&signer, Dates::Now), &new.pem);
+    assert_eq!((served(&old_client).await, served(&new_client).await), (false, true));
+
+    // A bad one never replaces a good one: of somebody else, expired, half written, gone.
+    files.write(&old.issue(&["spiffe://d/signer/other"], Dates::Now), &old.pem);
+    assert_eq!((served(&old_client).await, served(&new_client).await), (false, true));
+    files.write(&old.issue(&signer, Dates::Past), &old.pem);
+    assert_eq!((served(&old_client).await, served(&new_client).await), (false, true));
+    fs::write(files.0.path().join("leaf.pem"), "-----BEGIN CERT").unwrap();
+    assert_eq!((served(&old_client).await, served(&new_client).await), (false, true));
+    fs::remove_file(files.0.path().join("leaf.key")).unwrap();
+    assert_eq!((served(&old_client).await, served(&new_client).await), (false, true));
+
+    // And a client's likewise.
+    let client_files = Files::of(&old.issue(&["spiffe://d/replica/a"], Dates::Now), &old.pem);
+    let client = client_files.load().unwrap();
+    assert!(!served(&client).await);
+    client_files.write(&new.issue(&["spiffe://d/replica/a"], Dates::Now), &new.pem);
+    assert!(served(&client).await);
+}
+
+#[tokio::test]
 async fn a_refused_client_is_told_that_it_is_its_certificate() {
     let (ca, stranger) = (Ca::new("d"), Ca::new("d"));
     let server = Echo::start(ca.leaf(&["spiffe://d/signer/s"])).await;
@@ -262,12 +296,17 @@ struct Files(tempfile::TempDir);
 
 impl Files {
     fn of(issued: &Issued, ca: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write(issued, ca);
+        files
+    }
+
+    fn write(&self, issued: &Issued, ca: &str) {
         for (name, content) in [("leaf.pem", issued.pem.as_str()), ("leaf.key", &issued.key), ("ca.pem", ca)] {
-            fs::write(dir.path().join(name), content).unwrap();
-            fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
+            let file = self.0.path().join(name);
+            fs::write(&file, content).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         }
-        Self(dir)
     }
 
     fn load(&self) -> Result<Credentials, TlsError> {
@@ -311,7 +350,7 @@ async fn raw_client_gets_through(
 ) -> bool {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let trusting = ca.leaf(&["spiffe://d/operator/test"]);
-    let verifier = verify::ServerOfRole::new(trusting.0.roots.clone(), provider.clone(), "d".into(), Role::Signer);
+    let verifier = verify::ServerOfRole::new(trusting.current().roots.clone(), provider.clone(), "d".into(), Role::Signer);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
         .unwrap()

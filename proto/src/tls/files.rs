@@ -1,0 +1,75 @@
+//! The three files of a process's credentials, looked at for every connection and read again when they have changed.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use super::{Inner, Pem, TlsError, read, read_private};
+use crate::identity::Identity;
+
+pub(super) struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+    /// What was read last, good or bad.
+    seen: [Option<Stamp>; 3],
+}
+
+/// Changes whenever a file is written or another takes its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+    length: u64,
+}
+
+impl Files {
+    pub(super) fn new([certificate, key, ca]: [&Path; 3]) -> Self {
+        let seen = [certificate, key, ca].map(Stamp::of);
+        Self { certificate: certificate.to_owned(), key: key.to_owned(), ca: ca.to_owned(), seen }
+    }
+
+    pub(super) fn load(&self) -> Result<(Identity, Inner), TlsError> {
+        let pem = Pem {
+            certificate: Zeroizing::new(read(&self.certificate)?),
+            key: read_private(&self.key)?,
+            ca: Zeroizing::new(read(&self.ca)?),
+        };
+        Inner::build(&pem, &self.certificate, &self.key, &self.ca)
+    }
+
+    /// New credentials, when the files have changed since they were read and are as good as the old ones.
+    pub(super) fn renewed(&mut self, identity: &Identity) -> Option<Inner> {
+        let seen = [&self.certificate, &self.key, &self.ca].map(|file| Stamp::of(file));
+        if seen == self.seen {
+            return None;
+        }
+        self.seen = seen;
+        match self.load() {
+            Ok((same, inner)) if same == *identity => {
+                tracing::info!(%identity, "the certificate was renewed");
+                Some(inner)
+            }
+            Ok((other, _)) => {
+                tracing::error!(%identity, %other, "a new certificate is of somebody else: the old one stays");
+                None
+            }
+            // Half of them may be written; the next connection looks again.
+            Err(error) => {
+                tracing::warn!(%error, "the new certificate is of no use: the old one stays");
+                None
+            }
+        }
+    }
+}
+
+impl Stamp {
+    fn of(file: &Path) -> Option<Self> {
+        let meta = fs::metadata(file).ok()?;
+        Some(Self { inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()), length: meta.len() })
+    }
+}
