@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bitcoin::{constants::ChainHash, secp256k1::PublicKey};
@@ -27,6 +28,10 @@ use super::{
 /// How long a channel whose peer may hold the closing transaction waits for the chain, in blocks. No HTLC is pending in
 /// such a channel, so waiting costs nothing but time; after that the peer has truly lost its data.
 pub const CLOSING_PATIENCE_BLOCKS: u32 = 432;
+
+/// How long after a peer resumed a channel it may still be sending what it repeats from the connection before. It sends all
+/// of that in one go.
+const REPEATING: Duration = Duration::from_secs(2);
 
 /// The channel manager as the peer manager sees it.
 ///
@@ -59,6 +64,11 @@ pub trait GateHooks: Send + Sync {
         false
     }
 
+    /// Whether a peer that resumed a channel `since` has by now repeated all that it has to repeat.
+    fn has_repeated(&self, _peer: &PublicKey, since: Instant) -> bool {
+        since.elapsed() >= REPEATING
+    }
+
     /// An HTLC has come in: its onion will be opened soon.
     fn htlc_arrived(&self, _message: &msgs::UpdateAddHTLC) {}
 }
@@ -78,8 +88,6 @@ struct Held {
 /// What the gate has to know of channels.
 pub trait ChannelView {
     fn closing_state(&self, peer: &PublicKey, channel: &ChannelId) -> ClosingState;
-    /// Whether HTLCs of the peer are pending.
-    fn inbound_htlcs(&self, peer: &PublicKey, channel: &ChannelId) -> bool;
     /// Whether the peer has yet to acknowledge (`revoke_and_ack`) an HTLC that we added.
     fn unacknowledged_adds(&self, peer: &PublicKey, channel: &ChannelId) -> bool;
     fn height(&self) -> u32;
@@ -124,13 +132,11 @@ where
         patient
     }
 
-    /// Shows LDK a `shutdown` that was deferred, if nothing speaks against it any more.
-    fn show_shutdown(&self, peer: PublicKey, channel: ChannelId) {
-        if self.shutdowns().defers(peer, channel) && !self.manager.inbound_htlcs(&peer, &channel) {
-            let shown = self.shutdowns().show(peer, channel);
-            if let Some(msg) = shown {
-                self.manager.handle_shutdown(peer, &msg);
-            }
+    /// Shows LDK the `shutdown`s that waited for what their peers repeat.
+    fn show_shutdowns(&self) {
+        let due = self.shutdowns().take_due(|peer, since| self.hooks.has_repeated(peer, since));
+        for (peer, msg) in due {
+            self.manager.handle_shutdown(peer, &msg);
         }
     }
 
@@ -165,12 +171,6 @@ impl<CM: AChannelManager> ChannelView for CM {
         channels.iter().find(|details| details.channel_id == *channel).map_or(ClosingState::Unknown, closing_state)
     }
 
-    fn inbound_htlcs(&self, peer: &PublicKey, channel: &ChannelId) -> bool {
-        let channels = self.get_cm().list_channels_with_counterparty(peer);
-        let details = channels.iter().find(|details| details.channel_id == *channel);
-        details.is_some_and(|details| !details.pending_inbound_htlcs.is_empty())
-    }
-
     fn unacknowledged_adds(&self, peer: &PublicKey, channel: &ChannelId) -> bool {
         let channels = self.get_cm().list_channels_with_counterparty(peer);
         let details = channels.iter().find(|details| details.channel_id == *channel);
@@ -200,6 +200,7 @@ where
     CM::Target: ChannelMessageHandler + ChannelView,
 {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        self.show_shutdowns();
         let mut held = self.held();
         let mut out = Vec::new();
         let mut held_any = false;
@@ -219,11 +220,6 @@ where
                 held.entry(address).or_default().insert(before, Held { event, number });
             }
         }
-
-        out.extend(self.shutdowns().take_disconnects().into_iter().map(|node_id| MessageSendEvent::HandleError {
-            node_id,
-            action: ErrorAction::DisconnectPeer { msg: None },
-        }));
 
         let released = self.queue.released_messages();
         held.retain(|(peer, channel), waiting| {
@@ -267,9 +263,6 @@ where
 macro_rules! pass {
     ($($name:ident($message:ty)),* $(,)?) => {
         $(fn $name(&self, their_node_id: PublicKey, msg: $message) {
-            if self.shutdowns().hung_up(&their_node_id) {
-                return;
-            }
             self.manager.$name(their_node_id, msg);
         })*
     };
@@ -305,39 +298,24 @@ where
             tracing::info!(%channel, "the peer asks for a channel whose closing transaction is signed; the chain answers");
             return;
         }
+        self.shutdowns().resumed(their_node_id, channel);
         self.manager.handle_channel_reestablish(their_node_id, msg);
-        // A manager that was loaded knows of a shutdown that this connection has not seen.
-        let state = self.manager.closing_state(&their_node_id, &channel);
-        if matches!(state, ClosingState::Resolving | ClosingState::Negotiating) {
-            self.shutdowns().seen_before(their_node_id, channel);
-        }
     }
 
-    /// Waits until the peer's HTLCs are resolved. The peer adds no more, so this ends, and BOLT 2 lets the answer wait.
-    ///
-    /// LDK forgets the way back to a channel that is shutting down when it is loaded: the failure of an HTLC that came in
-    /// through it is dropped, and its peer has to close by force when the HTLC expires.
+    /// After a reconnection LDK repeats its `shutdown` before the HTLCs that came before it, and closes a channel whose
+    /// peer does the same. So a `shutdown` waits until the peer must have repeated all that it has to repeat.
     fn handle_shutdown(&self, their_node_id: PublicKey, msg: &msgs::Shutdown) {
         self.shutdowns().defer(their_node_id, msg);
-        self.show_shutdown(their_node_id, msg.channel_id);
+        self.show_shutdowns();
     }
 
-    fn handle_revoke_and_ack(&self, their_node_id: PublicKey, msg: &msgs::RevokeAndACK) {
-        if self.shutdowns().hung_up(&their_node_id) {
-            return;
+    /// The peer's HTLCs are all resolved, so its `shutdown` need not wait any longer.
+    fn handle_closing_signed(&self, their_node_id: PublicKey, msg: &msgs::ClosingSigned) {
+        let shutdown = self.shutdowns().take(their_node_id, msg.channel_id);
+        if let Some(shutdown) = shutdown {
+            self.manager.handle_shutdown(their_node_id, &shutdown);
         }
-        self.manager.handle_revoke_and_ack(their_node_id, msg);
-        self.show_shutdown(their_node_id, msg.channel_id);
-    }
-
-    fn handle_commitment_signed(&self, their_node_id: PublicKey, msg: &msgs::CommitmentSigned) {
-        if self.shutdowns().hung_up(&their_node_id) {
-            return;
-        }
-        self.manager.handle_commitment_signed(their_node_id, msg);
-        if self.shutdowns().repeated(their_node_id, msg.channel_id) {
-            self.show_shutdown(their_node_id, msg.channel_id);
-        }
+        self.manager.handle_closing_signed(their_node_id, msg);
     }
 
     fn handle_error(&self, their_node_id: PublicKey, msg: &msgs::ErrorMessage) {
@@ -347,13 +325,7 @@ where
         self.manager.handle_error(their_node_id, msg);
     }
 
-    /// After a reconnection LDK repeats its `shutdown` before the HTLCs that came before it, and closes a channel whose
-    /// peer does the same. Such a peer is asked to connect once more, and its `shutdown` then waits for the HTLCs.
     fn handle_update_add_htlc(&self, their_node_id: PublicKey, msg: &msgs::UpdateAddHTLC) {
-        if self.shutdowns().comes_late(their_node_id, msg.channel_id) {
-            self.queue.wake();
-            return;
-        }
         self.hooks.htlc_arrived(msg);
         self.manager.handle_update_add_htlc(their_node_id, msg);
     }
@@ -368,7 +340,6 @@ where
         handle_channel_ready(&msgs::ChannelReady),
         handle_peer_storage(msgs::PeerStorage),
         handle_peer_storage_retrieval(msgs::PeerStorageRetrieval),
-        handle_closing_signed(&msgs::ClosingSigned),
         handle_stfu(&msgs::Stfu),
         handle_splice_init(&msgs::SpliceInit),
         handle_splice_ack(&msgs::SpliceAck),
@@ -385,6 +356,8 @@ where
         handle_update_fulfill_htlc(msgs::UpdateFulfillHTLC),
         handle_update_fail_htlc(&msgs::UpdateFailHTLC),
         handle_update_fail_malformed_htlc(&msgs::UpdateFailMalformedHTLC),
+        handle_commitment_signed(&msgs::CommitmentSigned),
+        handle_revoke_and_ack(&msgs::RevokeAndACK),
         handle_update_fee(&msgs::UpdateFee),
         handle_announcement_signatures(&msgs::AnnouncementSignatures),
         handle_channel_update(&msgs::ChannelUpdate),

@@ -78,10 +78,7 @@ impl<K: Keys> World<K> {
                     self.figures.cooperative += 1;
                     // A commitment hides its number in the locktime.
                     let commitment = tx.lock_time.to_consensus_u32() != 0;
-                    if commitment && channel.loaded_in_shutdown {
-                        self.figures.stranded += 1;
-                        self.stranded.insert(id);
-                    } else if commitment {
+                    if commitment {
                         self.violations
                             .push(format!("channel {name} was to be closed together and ended in a commitment"));
                     }
@@ -99,7 +96,7 @@ impl<K: Keys> World<K> {
                     channels.push((*id, channel.clone()));
                 }
             }
-            if channels.iter().any(|(id, c)| c.ordered == Some(CloseOrder::Forced) || self.stranded.contains(id)) {
+            if channels.iter().any(|(_, c)| c.ordered == Some(CloseOrder::Forced)) {
                 // Fees, dust and HTLCs settled on chain: only whole payments can be compared, and were.
                 continue;
             }

@@ -1,15 +1,17 @@
 //! Our node in the middle: the real commit loop's parts over the harness's store, one step at a time.
 
 use std::{
+    collections::BTreeSet,
     mem,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
-use bitcoin::Transaction;
+use bitcoin::{Transaction, secp256k1::PublicKey};
 use holdfast_node::{
     lightning::{
-        BufferedBroadcaster, BufferedPersister, ClosingWatch, CommitQueue, Committer, LdkMachine, MessageGate, Taken,
-        load,
+        BufferedBroadcaster, BufferedPersister, ClosingWatch, CommitQueue, Committer, GateHooks, LdkMachine,
+        MessageGate, Taken, load,
     },
     store::Batch,
 };
@@ -46,9 +48,20 @@ pub enum Order {
 /// The real commit loop over the real parts.
 type Commits<K> = Committer<LdkMachine<Arc<Manager<K>>, Arc<Monitors<K>>>>;
 
+/// The peers whose messages are under way to us: what takes the place of the time that the gate waits for them.
+#[derive(Clone, Default)]
+pub struct UnderWay(pub Arc<Mutex<BTreeSet<PublicKey>>>);
+
+impl GateHooks for UnderWay {
+    fn has_repeated(&self, peer: &PublicKey, _since: Instant) -> bool {
+        !self.0.lock().unwrap().contains(peer)
+    }
+}
+
 pub struct Ours<K: Keys> {
     pub node: Node<K>,
     pub queue: Arc<CommitQueue>,
+    pub under_way: UnderWay,
     committer: Commits<K>,
     order: Order,
     phase: Phase,
@@ -137,9 +150,10 @@ impl<K: Keys> Ours<K> {
         };
         queue.rebroadcast_closings();
 
+        let under_way = UnderWay::default();
         let handler: Arc<DynHandler> = match order {
             Order::GateOff => manager.clone(),
-            _ => Arc::new(MessageGate::new(manager.clone(), queue.clone())),
+            _ => Arc::new(MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(under_way.clone()))),
         };
         let network = chain.clone();
         let machine = LdkMachine {
@@ -153,7 +167,7 @@ impl<K: Keys> Ours<K> {
         };
         let node = Node { id: node_id(&*keys), keys, manager, monitors, broadcaster, handler };
         let committer = Committer::new(queue.clone(), machine);
-        Ok(Self { node, queue, committer, order, phase: Phase::Idle, early: None, late: None })
+        Ok(Self { node, queue, under_way, committer, order, phase: Phase::Idle, early: None, late: None })
     }
 
     /// One step of the commit loop. A crash may come between any two.

@@ -13,7 +13,7 @@ use holdfast_node::store::{
 use lightning::{
     events::{ClosureReason, Event},
     ln::{
-        channel_state::{ChannelDetails, ChannelShutdownState},
+        channel_state::ChannelDetails,
         channelmanager::{PaymentId, RecipientOnionFields},
         msgs::Init,
         types::ChannelId,
@@ -58,8 +58,6 @@ pub struct Figures {
     pub channels: u64,
     pub cooperative: u64,
     pub cooperative_seen_on_chain: u64,
-    /// Ended by the peer's force-close all the same; see [`Channel::loaded_in_shutdown`].
-    pub stranded: u64,
     /// Runs that an assertion of LDK's ended.
     pub cut_short: u64,
     pub forced: u64,
@@ -77,7 +75,6 @@ impl Figures {
         self.channels += other.channels;
         self.cooperative += other.cooperative;
         self.cooperative_seen_on_chain += other.cooperative_seen_on_chain;
-        self.stranded += other.stranded;
         self.cut_short += other.cut_short;
         self.forced += other.forced;
     }
@@ -115,8 +112,6 @@ pub struct World<K: Keys> {
     /// that is under way.
     fresh: Vec<Fact>,
     taken: Vec<Fact>,
-    /// Channels that were to be closed together and could not.
-    pub stranded: BTreeSet<[u8; 32]>,
     pub figures: Figures,
     pub violations: Vec<String>,
     pub log: Arc<Mutex<VecDeque<String>>>,
@@ -153,10 +148,6 @@ pub struct Channel {
     pub capacity_msat: u64,
     pub push_msat: u64,
     pub ordered: Option<CloseOrder>,
-    /// Our node was loaded while this channel was shutting down. LDK then forgets how to fail an HTLC that came in
-    /// through it, so that the peer has to close by force when the HTLC expires, and whether it waits for the peer's
-    /// `commitment_signed` before it may propose a closing transaction.
-    pub loaded_in_shutdown: bool,
     /// What each node had in it when it said that it was closed.
     pub closed: BTreeMap<usize, u64>,
 }
@@ -240,7 +231,6 @@ impl<K: Keys> World<K> {
             pushes: BTreeMap::new(),
             fresh: vec![],
             taken: vec![],
-            stranded: BTreeSet::new(),
             figures: Figures { runs: 1, ..Figures::default() },
             violations: vec![],
             log,
@@ -417,6 +407,7 @@ impl<K: Keys> World<K> {
             Message::Warning(warning) => self.check_complaint(&warning.channel_id, &warning.data, to_ours),
             _ => {}
         }
+        self.note_under_way();
         let (peer, ours) = (&self.peers[link], &self.ours.node);
         if to_ours {
             deliver(&*ours.handler, peer.id, message);
@@ -426,7 +417,13 @@ impl<K: Keys> World<K> {
         }
     }
 
+    fn note_under_way(&self) {
+        let links = self.links.iter().zip(&self.peers).filter(|(link, _)| !link.to_ours.is_empty());
+        *self.ours.under_way.0.lock().unwrap() = links.map(|(_, peer)| peer.id).collect();
+    }
+
     fn fetch_our_messages(&mut self) {
+        self.note_under_way();
         for event in self.ours.node.handler.get_and_clear_pending_msg_events() {
             let Some((to, all)) = messages(event) else { continue };
             let Some(link) = (0..2).find(|link| self.peers[*link].id == to) else { continue };
@@ -530,13 +527,6 @@ impl<K: Keys> World<K> {
             Err(error) => panic!("our node does not load: {error}"),
         }
         self.heights[OURS] = self.chain.lock().unwrap().height();
-        for details in self.ours.node.channels() {
-            if details.channel_shutdown_state != Some(ChannelShutdownState::NotShuttingDown)
-                && let Some(channel) = self.channels.get_mut(&details.channel_id.0)
-            {
-                channel.loaded_in_shutdown = true;
-            }
-        }
     }
 
     // What operators do.
@@ -566,12 +556,10 @@ impl<K: Keys> World<K> {
         let by_ours = self.rng.one_in(2);
         let place = if by_ours { OURS } else { ENDS[link] };
         let other = self.id(if by_ours { ENDS[link] } else { OURS });
-        // As our node does it: not while the peer's HTLCs are pending.
         let usable: Vec<_> = self
             .channels_of(place)
             .into_iter()
             .filter(|c| c.counterparty.node_id == other && c.is_channel_ready)
-            .filter(|c| !by_ours || c.pending_inbound_htlcs.is_empty())
             .collect();
         if usable.len() < 2 {
             return;
@@ -737,7 +725,6 @@ impl<K: Keys> World<K> {
                     capacity_msat: channel_value_satoshis * 1000,
                     push_msat: self.pushes[&user_channel_id],
                     ordered: None,
-                    loaded_in_shutdown: false,
                     closed: BTreeMap::new(),
                 };
                 // Fails when the peer has gone meanwhile.
@@ -830,42 +817,19 @@ impl<K: Keys> World<K> {
         use ClosureReason::*;
         let fits = match self.ordered(&id) {
             Some(CloseOrder::Forced) => true,
-            // The rest follows from that.
-            _ if self.stranded.contains(&id.0) => true,
-            Some(CloseOrder::Cooperative) => match reason {
-                CounterpartyInitiatedCooperativeClosure
-                | LocallyInitiatedCooperativeClosure
-                | CommitmentTxConfirmed => true,
-                HTLCsTimedOut { .. } => place != OURS && self.channels[&id.0].loaded_in_shutdown,
-                CounterpartyForceClosed { peer_msg } => self.forgot_shutdown(&id, &peer_msg.0),
-                ProcessingError { err } => self.forgot_shutdown(&id, err),
-                _ => false,
-            },
+            Some(CloseOrder::Cooperative) => matches!(
+                reason,
+                CounterpartyInitiatedCooperativeClosure | LocallyInitiatedCooperativeClosure | CommitmentTxConfirmed
+            ),
             None => !self.funded(&id.0),
         };
         if *reason == CommitmentTxConfirmed && self.ordered(&id) == Some(CloseOrder::Cooperative) {
             self.figures.cooperative_seen_on_chain += 1;
         }
-        if fits && matches!(reason, ProcessingError { .. } | HTLCsTimedOut { .. }) && self.ordered(&id).is_some() {
-            self.stranded.insert(id.0);
-        }
         if !fits {
             let ordered = self.ordered(&id);
             self.violations.push(format!("{} closed {id}, ordered {ordered:?}, because {reason:?}", NAMES[place]));
         }
-    }
-
-    /// Whether a close by force comes of what LDK forgets of a channel that is shutting down when it is loaded.
-    fn forgot_shutdown(&self, id: &ChannelId, why: &str) -> bool {
-        let known = [
-            "timed out",
-            // The peer owes a `commitment_signed`, and LDK no longer knows that it must wait for it.
-            "after we'd started exchanging closing_signeds",
-            "closing_signed while there were still pending HTLCs",
-            // LDK keeps the peer's `shutdown` across a load, and the peer repeats it before its HTLCs.
-            "Got add HTLC message when channel was not in an operational state",
-        ];
-        self.channels[&id.0].loaded_in_shutdown && known.iter().any(|text| why.contains(text))
     }
 
     /// Peers have no reason to complain about a channel that lives.

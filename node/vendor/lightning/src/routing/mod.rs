@@ -1,0 +1,18 @@
+// This file is Copyright its original authors, visible in version control
+// history.
+//
+// This file is licensed under the Apache License, Version 2.0 <LICENSE-APACHE
+// or http://www.apache.org/licenses/LICENSE-2.0> or the MIT license
+// <LICENSE-MIT or http://opensource.org/licenses/MIT>, at your option.
+// You may not use this file except in accordance with one or both of these
+// licenses.
+
+//! Structs and impls for receiving messages about the network and storing the topology live here.
+
+pub mod gossip;
+mod log_approx;
+pub mod router;
+pub mod scoring;
+#[cfg(test)]
+pub(crate) mod test_utils;
+pub mod utxo;
