@@ -48,6 +48,10 @@ fn what_a_token_lacks_is_named_at_init() {
         let why = refusal();
         assert!(why.contains("CKD_NULL") && why.contains("init --identity sealed"), "{why}");
         hsm.untell("no-null-kdf");
+        // Keys that come out other than ordered are not kept.
+        hsm.tell("hides", "162");
+        assert!(refusal().contains("CKA_EXTRACTABLE is not false"));
+        hsm.untell("hides");
         assert!(token.session().find_objects(&[]).unwrap().is_empty(), "keys were left behind");
         token.subject().init().unwrap();
     });

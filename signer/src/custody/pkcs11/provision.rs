@@ -19,7 +19,7 @@ use super::{
     identity,
     login::{Pin, find_token},
     module::Module,
-    objects::{self, SECP256K1},
+    objects::{self, Keys, SECP256K1},
     point::{self, Plan},
     probe::{Probe, SealKind},
     seal::{seal_aes, seal_ecdh, unseal},
@@ -63,12 +63,21 @@ pub fn provision(
     }
     let mut maker = Maker { session: &session, label: &config.label, made: vec![] };
     let sealed = maker.make(network, plant, kind).and_then(|sealed| {
+        // What the token made of the templates: a start would check it as well, with the keys already there.
+        Keys::find(&session, &config.label, &keys_of(&sealed)?, &sealed.header.node_id)?;
         sealed.create(path)?;
         Ok(sealed)
     });
     match sealed {
         Ok(sealed) => Ok(sealed.header.node_id),
         Err(failure) => Err(maker.destroy(failure)),
+    }
+}
+
+fn keys_of(sealed: &SealedSeed) -> Result<TokenKeys, CallError> {
+    match sealed.header.lock {
+        Lock::Token(keys) => Ok(keys),
+        _ => Err(CallError::refused("the seed is not sealed by a token")),
     }
 }
 

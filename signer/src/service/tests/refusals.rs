@@ -295,6 +295,29 @@ fn ecdh_with_a_tweak_is_ecdh_with_the_tweaked_key() {
     assert_eq!(ask(Some(vec![3; 32])), from_peer(node_id.mul_tweak(secp(), &tweak).unwrap()));
 }
 
+/// Custody never sees one: some tokens sign and derive with whatever they are given.
+#[test]
+fn ecdh_with_what_is_no_point_is_refused_at_the_entrance() {
+    let side = Side::new(1);
+    let good = side.point(0);
+    let prefixed = |prefix: u8, x: &[u8]| [&[prefix], x].concat();
+    let five = [&[0; 31][..], &[5]].concat();
+    for (point, what) in [
+        (prefixed(2, &five), "x = 5 has no y"),
+        (prefixed(3, &five), "x = 5 has no y"),
+        (prefixed(2, &[0xff; 32]), "x beyond the field"),
+        (vec![0; 33], "infinity, padded"),
+        (vec![0], "infinity"),
+        (prefixed(4, &good[1..]), "half of an uncompressed point"),
+        (PublicKey::from_slice(&good).unwrap().serialize_uncompressed().to_vec(), "uncompressed"),
+        (good[..32].to_vec(), "too short"),
+        (vec![], "nothing"),
+    ] {
+        let request = v1::EcdhRequest { term: 1, point, tweak: None };
+        assert_eq!(misused(side.core.ecdh(&side.caller, request)), "point", "{what}");
+    }
+}
+
 /// A store that can be told to lose what it is given.
 struct Losing {
     inner: EmbeddedStore,
