@@ -391,3 +391,6 @@ fn place(event: &MessageSendEvent, waiting: &VecDeque<Held>) -> usize {
         _ => waiting.len(),
     }
 }
+
+#[cfg(test)]
+mod tests;
