@@ -1,5 +1,5 @@
 //! Keys are in the token and in the signer, and nowhere else: every byte of the replicas' memory, and every byte of
-//! Postgres' files, is looked at.
+//! Postgres' files, is looked at. In the signer they are in locked pages that no core dump holds.
 
 use std::{
     fs::{self, File},
@@ -32,31 +32,63 @@ async fn p1_keys_stay() {
     let (leader, _) = scene.leader().await.unwrap();
 
     // What the signer is holding, read before it goes: the guard's file opens to one process at a time.
-    // It lets nobody but root look into it.
-    let is_root = rustix::process::geteuid().is_root();
-    let memory_of_signer = is_root.then(|| memory(pid(scene.signer().process())));
-    let memory_of_replicas: Vec<(&str, Vec<Vec<u8>>)> =
-        replicas.iter().map(|(name, pid)| (*name, memory(*pid))).collect();
+    // None of them lets anybody but root look into it.
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT LOOKED AT without root: the memory of signer and replicas");
+    } else {
+        look_into_memory(&scene, &replicas, leader.name());
+    }
     scene.signer().kill().unwrap();
     let keys = Keys::of(&scene);
-    assert!(keys.channels >= 2, "both channels' keys are looked for");
-
-    // The search finds what is there: the seed where it belongs, and in the leader what LDK keeps (SECURITY.md).
-    let seed = &keys.secret[..1];
-    if let Some(memory) = memory_of_signer {
-        assert!(!found(&memory, seed).is_empty(), "the search does not even find the seed in the signer");
-    }
-    let (_, memory_of_leader) = memory_of_replicas.iter().find(|(name, _)| *name == leader.name()).unwrap();
-    assert!(!found(memory_of_leader, &keys.kept_in_replica).is_empty(), "nor what LDK keeps in the leader");
-
-    for (name, memory) in &memory_of_replicas {
-        assert_eq!(found(memory, &keys.secret), Vec::<&str>::new(), "in the memory of {name}");
-    }
     scene.postgres().kill().unwrap();
     let files = files_below(&scene.folder().join("postgres"));
     let control = Needle { what: "a table's name", bytes: b"leadership_history".to_vec() };
     assert!(!found(&files, std::slice::from_ref(&control)).is_empty(), "the search does not find what is in Postgres");
     assert_eq!(found(&files, &keys.secret), Vec::<&str>::new(), "in Postgres' files");
+}
+
+/// Kills the signer.
+fn look_into_memory(scene: &Scene, replicas: &[(&str, u32)], leader: &str) {
+    let signer = scene.signer().process().pid().unwrap();
+    let memory_of_signer = memory(signer);
+    let dump_of_signer = core_dump(signer, scene.folder());
+    let memory_of_replicas: Vec<(&str, Vec<Region>)> =
+        replicas.iter().map(|(name, pid)| (*name, memory(*pid))).collect();
+    scene.signer().kill().unwrap();
+    let keys = Keys::of(scene);
+    assert!(keys.channels >= 2, "both channels' keys are looked for");
+
+    // The search finds what is there: the seed where it belongs, and in the leader what LDK keeps (SECURITY.md).
+    let (seed, rest) = keys.secret.split_first().unwrap();
+    assert!(is_in(&memory_of_signer, seed), "the search does not even find the seed in the signer");
+    let (_, memory_of_leader) = memory_of_replicas.iter().find(|(name, _)| *name == leader).unwrap();
+    assert!(!found(memory_of_leader, &keys.kept_in_replica).is_empty(), "nor what LDK keeps in the leader");
+
+    for (name, memory) in &memory_of_replicas {
+        assert_eq!(found(memory, &keys.secret), Vec::<&str>::new(), "in the memory of {name}");
+    }
+    // In the signer what lasts is where it is never swapped and never dumped, and what passed has left nothing behind.
+    let (locked, open): (Vec<_>, Vec<_>) = memory_of_signer.into_iter().partition(|region| region.has("lo"));
+    assert_eq!(found(&open, &keys.secret), Vec::<&str>::new(), "in memory of the signer that is not locked");
+    assert!(locked.iter().all(|region| region.has("dd")), "a locked region would be dumped");
+    assert!(found(&locked, rest).len() < rest.len(), "the channels' keys are kept in the signer");
+    if let Some(dump) = dump_of_signer {
+        let node_id = Needle { what: "the node's id", bytes: keys.node_id.to_vec() };
+        assert!(is_in(&dump, &node_id), "the dump does not hold what the signer's memory holds");
+        assert_eq!(found(&dump, &keys.secret), Vec::<&str>::new(), "in a core dump of the signer");
+    }
+}
+
+/// What a debugger that root runs writes as a core dump; none where there is no debugger.
+fn core_dump(pid: u32, folder: &Path) -> Option<Vec<Region>> {
+    let prefix = folder.join("core");
+    let output = match Command::new("gcore").arg("-o").arg(&prefix).arg(pid.to_string()).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        output => output.unwrap(),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let bytes = fs::read(prefix.with_extension(pid.to_string())).unwrap_or_else(|error| panic!("{error}: {said}"));
+    Some(vec![Region { flags: String::new(), bytes }])
 }
 
 /// A process of its own for what needs the token: SoftHSM finds it through an environment variable.
@@ -75,6 +107,7 @@ struct Needle {
 }
 
 struct Keys {
+    node_id: [u8; 33],
     /// The seed first.
     secret: Vec<Needle>,
     kept_in_replica: Vec<Needle>,
@@ -132,45 +165,68 @@ impl Keys {
                 needle("a commitment seed", keys.commitment_seed.to_vec()),
             ]);
         }
-        Self { secret, kept_in_replica, channels }
+        let node_id = hex::decode(node_id.trim()).unwrap().try_into().unwrap();
+        Self { node_id, secret, kept_in_replica, channels }
+    }
+}
+
+/// A part of a process' memory, or a file.
+struct Region {
+    /// As /proc/PID/smaps has them: `lo` locked, `dd` left out of core dumps.
+    flags: String,
+    bytes: Vec<u8>,
+}
+
+impl Region {
+    fn has(&self, flag: &str) -> bool {
+        self.flags.split(' ').any(|f| f == flag)
     }
 }
 
 /// Which needles are in the hay, as they are or as hex digits.
-fn found<'a>(hay: &[Vec<u8>], needles: &'a [Needle]) -> Vec<&'a str> {
-    let is_in = |bytes: &[u8]| {
+fn found<'a>(hay: &[Region], needles: &'a [Needle]) -> Vec<&'a str> {
+    needles.iter().filter(|needle| is_in(hay, needle)).map(|needle| needle.what).collect()
+}
+
+fn is_in(hay: &[Region], needle: &Needle) -> bool {
+    [needle.bytes.clone(), hex::encode(&needle.bytes).into_bytes()].iter().any(|bytes| {
         let finder = Finder::new(bytes);
-        hay.iter().any(|straw| finder.find(straw).is_some())
-    };
-    let there = needles.iter().filter(|needle| is_in(&needle.bytes) || is_in(hex::encode(&needle.bytes).as_bytes()));
-    there.map(|needle| needle.what).collect()
+        hay.iter().any(|straw| finder.find(&straw.bytes).is_some())
+    })
 }
 
 /// Every readable region of a process' memory.
-fn memory(pid: u32) -> Vec<Vec<u8>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a running process");
+fn memory(pid: u32) -> Vec<Region> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("a running process");
     let memory =
         File::open(format!("/proc/{pid}/mem")).unwrap_or_else(|error| panic!("the memory of process {pid}: {error}"));
     let mut regions = Vec::new();
+    let mut readable = None;
     for line in maps.lines() {
         let mut fields = line.split_whitespace();
-        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
-        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
-            continue;
-        }
-        let (from, to) = range.split_once('-').unwrap();
-        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // A region may have gone since it was listed.
-        if memory.read_exact_at(&mut bytes, from).is_ok() {
-            regions.push(bytes);
+        let first = fields.next().unwrap();
+        if let Some((from, to)) = first.split_once('-') {
+            let special = line.ends_with("[vvar]") || line.ends_with("[vsyscall]") || line.ends_with("[vvar_vclock]");
+            let rights = fields.next().unwrap();
+            let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
+            readable = (rights.starts_with('r') && !special).then_some(from..to);
+        } else if first == "VmFlags:"
+            && let Some(range) = readable.take()
+        {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+            // A region may have gone since it was listed.
+            if memory.read_exact_at(&mut bytes, range.start).is_ok() {
+                let flags = line.strip_prefix("VmFlags:").unwrap().trim().to_owned();
+                regions.push(Region { flags, bytes });
+            }
         }
     }
-    assert!(regions.iter().map(Vec::len).sum::<usize>() > 1_000_000, "a process has more memory than that");
+    let total: usize = regions.iter().map(|region| region.bytes.len()).sum();
+    assert!(total > 1_000_000, "a process has more memory than that");
     regions
 }
 
-fn files_below(folder: &Path) -> Vec<Vec<u8>> {
+fn files_below(folder: &Path) -> Vec<Region> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let entry = entry.unwrap();
@@ -179,7 +235,7 @@ fn files_below(folder: &Path) -> Vec<Vec<u8>> {
         } else if let Ok(mut file) = File::open(entry.path()) {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();
-            files.push(bytes);
+            files.push(Region { flags: String::new(), bytes });
         }
     }
     files
