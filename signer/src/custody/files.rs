@@ -58,6 +58,15 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, Custo
 
 /// Writes a new file, mode 0600, whole or not at all, durable when this returns; an existing file is never replaced.
 pub fn create_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_durably(path, content, RenameFlags::NOREPLACE)
+}
+
+/// The same, in place of the file that is there.
+pub fn replace_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_durably(path, content, RenameFlags::empty())
+}
+
+fn write_durably(path: &Path, content: &[u8], flags: RenameFlags) -> io::Result<()> {
     let directory = parent(path);
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut draft = name.to_owned();
@@ -67,7 +76,7 @@ pub fn create_durably(path: &Path, content: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(content)?;
         file.sync_all()?;
-        renameat_with(CWD, &draft, CWD, path, RenameFlags::NOREPLACE)?;
+        renameat_with(CWD, &draft, CWD, path, flags)?;
         File::open(&directory)?.sync_all()
     })();
     if written.is_err() {

@@ -1,0 +1,79 @@
+//! Custody by AWS: the seed is read once at start, by the SDK's own clients and its own chain of credentials.
+//!
+//! - [`kms`]: a file sealed by a key of KMS; [`secrets_manager`]: a secret of Secrets Manager;
+//! - [`session`]: region, credentials, retries and the deadline of a start; [`error`]: what an answer of AWS means;
+//! - [`key`]: names of keys; [`value`]: what a secret may hold; [`pin`]: which version of it is in use;
+//! - [`confinement`]: what a confined signer may open for all that.
+
+mod confinement;
+mod error;
+mod key;
+pub mod kms;
+mod pin;
+pub mod secrets_manager;
+mod session;
+mod value;
+
+use std::{sync::Arc, time::Duration};
+
+use bitcoin::secp256k1::PublicKey;
+use zeroize::Zeroizing;
+
+pub use self::{
+    confinement::allow_start,
+    key::{KeyArn, KeyName},
+    secrets_manager::SecretName,
+};
+use super::{Custody, CustodyError, NodeIdentity, Seed, prove_identity};
+use crate::{harden::memory::Locked, keys::SeedIdentity};
+
+/// How AWS is reached. What is not set comes from the SDK's own chain: environment, profile, instance.
+#[derive(Clone, Debug)]
+pub struct AwsAccess {
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    /// The service's URL, where it is not the region's public one.
+    pub endpoint: Option<String>,
+    /// For all of a start: credentials, every retry and the answer.
+    pub timeout: Duration,
+}
+
+/// A seed that AWS gave back, and the node key that is its child. AWS is not asked again.
+pub struct AwsBackend {
+    name: &'static str,
+    seed: Locked<32>,
+    identity: Arc<SeedIdentity>,
+}
+
+impl AwsBackend {
+    fn new(name: &'static str, seed: &Seed) -> Result<Self, CustodyError> {
+        let identity = Arc::new(SeedIdentity::new(seed)?);
+        Ok(Self { name, seed: Locked::copy(seed)?, identity })
+    }
+
+    fn node_id(&self) -> PublicKey {
+        self.identity.public_key()
+    }
+}
+
+impl Custody for AwsBackend {
+    fn backend(&self) -> &'static str {
+        self.name
+    }
+
+    fn identity(&self) -> Arc<dyn NodeIdentity> {
+        self.identity.clone()
+    }
+
+    fn identity_in_token(&self) -> bool {
+        false
+    }
+
+    fn unseal(&self) -> Result<Seed, CustodyError> {
+        Ok(Zeroizing::new(*self.seed))
+    }
+
+    fn self_test(&self) -> Result<(), CustodyError> {
+        prove_identity(&*self.identity)
+    }
+}
