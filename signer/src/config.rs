@@ -11,7 +11,14 @@ use bitcoin::Network;
 use holdfast_proto::telemetry::TelemetryConfig;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{custody::pkcs11::TokenUri, rules::RulesConfig};
+use crate::{
+    custody::{
+        aws::{AwsAccess, KeyName, SecretName},
+        pkcs11::TokenUri,
+    },
+    harden::confine::ConfinementConfig,
+    rules::RulesConfig,
+};
 
 /// Every key with its meaning, as `holdfast-signer config` prints it.
 pub const COMMENTED_DEFAULT: &str = include_str!("config.toml");
@@ -33,6 +40,9 @@ pub struct SignerConfig {
     pub rules: RulesConfig,
     #[serde(default)]
     pub telemetry: TelemetryConfig,
+    /// What the running process may do beyond what it needs anyway.
+    #[serde(default)]
+    pub confinement: ConfinementConfig,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +59,8 @@ pub struct TlsConfig {
 pub enum CustodyConfig {
     File(FileCustody),
     Pkcs11(Pkcs11Custody),
+    AwsKms(AwsKmsCustody),
+    AwsSecretsManager(AwsSecretsManagerCustody),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -74,6 +86,47 @@ pub struct Pkcs11Custody {
     /// How long a caller waits for the token.
     #[serde(rename = "timeout_ms", default = "default_timeout", deserialize_with = "milliseconds")]
     pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsKmsCustody {
+    /// The key that seals the seed. An alias counts for `init` alone: afterwards it is the key that sealed.
+    pub key: KeyName,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub endpoint: Option<String>,
+    /// How long a start waits for AWS, retries included.
+    #[serde(rename = "timeout_ms", default = "default_aws_timeout", deserialize_with = "milliseconds")]
+    pub timeout: Duration,
+}
+
+impl AwsKmsCustody {
+    pub fn access(&self) -> AwsAccess {
+        let Self { region, profile, endpoint, timeout, .. } = self.clone();
+        AwsAccess { region, profile, endpoint, timeout }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsSecretsManagerCustody {
+    pub secret: SecretName,
+    /// The key that encrypts a secret that `init` makes; none is the account's own for Secrets Manager.
+    pub kms_key: Option<KeyName>,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub endpoint: Option<String>,
+    /// How long a start waits for AWS, retries included.
+    #[serde(rename = "timeout_ms", default = "default_aws_timeout", deserialize_with = "milliseconds")]
+    pub timeout: Duration,
+}
+
+impl AwsSecretsManagerCustody {
+    pub fn access(&self) -> AwsAccess {
+        let Self { region, profile, endpoint, timeout, .. } = self.clone();
+        AwsAccess { region, profile, endpoint, timeout }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,16 +162,34 @@ impl SignerConfig {
                     paths.push(&mut token.module);
                 }
             }
+            CustodyConfig::AwsKms(_) | CustodyConfig::AwsSecretsManager(_) => {}
         }
+        paths.extend(self.confinement.read_paths.iter_mut().chain(&mut self.confinement.write_paths));
         paths
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 enum BackendName {
+    #[serde(rename = "file")]
     File,
+    #[serde(rename = "pkcs11")]
     Pkcs11,
+    #[serde(rename = "aws-kms")]
+    AwsKms,
+    #[serde(rename = "aws-secretsmanager")]
+    AwsSecretsManager,
+}
+
+impl BackendName {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Pkcs11 => "pkcs11",
+            Self::AwsKms => "aws-kms",
+            Self::AwsSecretsManager => "aws-secretsmanager",
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -127,20 +198,35 @@ struct CustodyTable {
     backend: BackendName,
     file: Option<FileCustody>,
     pkcs11: Option<Pkcs11Custody>,
+    #[serde(rename = "aws-kms")]
+    aws_kms: Option<AwsKmsCustody>,
+    #[serde(rename = "aws-secretsmanager")]
+    aws_secretsmanager: Option<AwsSecretsManagerCustody>,
 }
 
 impl TryFrom<CustodyTable> for CustodyConfig {
-    type Error = &'static str;
+    type Error = String;
 
     fn try_from(table: CustodyTable) -> Result<Self, Self::Error> {
-        match (table.backend, table.file, table.pkcs11) {
-            (BackendName::File, Some(file), None) => Ok(Self::File(file)),
-            (BackendName::Pkcs11, None, Some(pkcs11)) => Ok(Self::Pkcs11(pkcs11)),
-            (BackendName::File, None, _) => Err("backend \"file\" needs the table [custody.file]"),
-            (BackendName::Pkcs11, _, None) => Err("backend \"pkcs11\" needs the table [custody.pkcs11]"),
-            (BackendName::File, _, Some(_)) => Err("[custody.pkcs11] does nothing with backend \"file\": remove it"),
-            (BackendName::Pkcs11, Some(_), _) => Err("[custody.file] does nothing with backend \"pkcs11\": remove it"),
+        let CustodyTable { backend, file, pkcs11, aws_kms, aws_secretsmanager } = table;
+        let given = [
+            (BackendName::File, file.is_some()),
+            (BackendName::Pkcs11, pkcs11.is_some()),
+            (BackendName::AwsKms, aws_kms.is_some()),
+            (BackendName::AwsSecretsManager, aws_secretsmanager.is_some()),
+        ];
+        let name = backend.as_str();
+        if let Some((idle, _)) = given.into_iter().find(|(table, given)| *given && *table != backend) {
+            let idle = idle.as_str();
+            return Err(format!("[custody.{idle}] does nothing with backend \"{name}\": remove it"));
         }
+        let config = match backend {
+            BackendName::File => file.map(Self::File),
+            BackendName::Pkcs11 => pkcs11.map(Self::Pkcs11),
+            BackendName::AwsKms => aws_kms.map(Self::AwsKms),
+            BackendName::AwsSecretsManager => aws_secretsmanager.map(Self::AwsSecretsManager),
+        };
+        config.ok_or_else(|| format!("backend \"{name}\" needs the table [custody.{name}]"))
     }
 }
 
@@ -169,6 +255,10 @@ fn default_sessions() -> u8 {
 
 fn default_timeout() -> Duration {
     Duration::from_secs(5)
+}
+
+fn default_aws_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
 #[cfg(test)]
@@ -201,15 +291,24 @@ mod tests {
     fn every_commented_key_of_the_default_is_known() {
         let all = with_all_keys();
         assert_ne!(all, COMMENTED_DEFAULT);
-        // Both backends are shown, and only one may be configured.
-        let (start, rest) = all.split_once("[custody.file]").unwrap();
-        let (file, end) = rest.split_once("\n[").unwrap();
-        let config = parse(&format!("{start}\n[{end}")).unwrap();
-        assert_eq!(config.rules, RulesConfig::default(), "the limits shown are not the defaults");
-        let (start, rest) = all.split_once("[custody.pkcs11]").unwrap();
-        let end = &rest[rest.find("\n[").unwrap()..];
-        parse(&format!("{}{end}", start.replace("\"pkcs11\"", "\"file\""))).unwrap();
-        assert!(file.contains("passphrase_file"));
+        // Every backend is shown, and only one may be configured.
+        let backends = ["pkcs11", "file", "aws-kms", "aws-secretsmanager"];
+        for backend in backends {
+            let mut text = all.replace("backend = \"pkcs11\"", &format!("backend = \"{backend}\""));
+            for other in backends.into_iter().filter(|other| *other != backend) {
+                let start = text.find(&format!("[custody.{other}]")).unwrap();
+                let end = start + text[start..].find("\n[").unwrap() + 1;
+                text.replace_range(start..end, "");
+            }
+            let config = parse(&text).unwrap();
+            assert_eq!(config.rules, RulesConfig::default(), "the limits shown are not the defaults");
+            assert_eq!(config.confinement, ConfinementConfig::default(), "the confinement shown is not the default");
+            match config.custody {
+                CustodyConfig::AwsKms(kms) => assert_eq!(kms.timeout, default_aws_timeout()),
+                CustodyConfig::AwsSecretsManager(secrets) => assert_eq!(secrets.timeout, default_aws_timeout()),
+                CustodyConfig::File(_) | CustodyConfig::Pkcs11(_) => {}
+            }
+        }
     }
 
     #[test]
