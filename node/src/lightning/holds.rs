@@ -139,7 +139,9 @@ impl Holds {
                 self.put(&mut holds, hash, Hold { state: State::Settling { preimage: preimage.0 }, ..hold });
                 Ok(Word::Claim(Ok(preimage)))
             }
-            (State::Accepted { payment_secret: Some(secret), .. }, None) => Ok(Word::Claim(Err(PaymentSecret(*secret)))),
+            (State::Accepted { payment_secret: Some(secret), .. }, None) => {
+                Ok(Word::Claim(Err(PaymentSecret(*secret))))
+            }
             (State::Accepted { payment_secret: None, .. }, None) => {
                 Err("the invoice was made for a hash of yours, so the preimage must come from you")
             }
@@ -174,8 +176,10 @@ impl Holds {
     /// Those that must be given back at this height. They are ended when this returns.
     pub fn take_due(&self, height: u32) -> Vec<[u8; 32]> {
         let mut holds = self.lock();
-        let is_due = |hold: &Hold| matches!(hold.state, State::Accepted { cancel_height, .. } if height >= cancel_height);
-        let due: Vec<_> = holds.iter().filter(|(_, hold)| is_due(hold)).map(|(hash, hold)| (*hash, hold.clone())).collect();
+        let is_due =
+            |hold: &Hold| matches!(hold.state, State::Accepted { cancel_height, .. } if height >= cancel_height);
+        let due: Vec<_> =
+            holds.iter().filter(|(_, hold)| is_due(hold)).map(|(hash, hold)| (*hash, hold.clone())).collect();
         for (hash, hold) in &due {
             self.put(&mut holds, *hash, Hold { state: State::Ended { settled: false }, ..hold.clone() });
         }

@@ -25,7 +25,7 @@ use crate::store::{
 };
 
 const DEFAULT_EXPIRY_SECONDS: u32 = 3600;
-/// A day.
+/// A day; most of it is time to settle.
 const DEFAULT_HOLD_DELTA: u16 = 144;
 /// Some hours between being paid and being cancelled.
 const MIN_HOLD_DELTA: u16 = MIN_FINAL_CLTV_EXPIRY_DELTA + MARGIN_BLOCKS as u16 + 6;

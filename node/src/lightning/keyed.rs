@@ -30,7 +30,10 @@ impl Key {
             return Ok(None);
         }
         if key.len() > MAX_BYTES || key.contains('\0') {
-            return Err(Error::misuse("idempotency_key", format!("it is more than {MAX_BYTES} bytes, or has a NUL in it")));
+            return Err(Error::misuse(
+                "idempotency_key",
+                format!("it is more than {MAX_BYTES} bytes, or has a NUL in it"),
+            ));
         }
         let mut engine = sha256::Hash::engine();
         for part in asked {

@@ -66,7 +66,8 @@ impl Offers {
             let id = hex::decode_to_slice(&key.key, &mut id).ok().map(|()| id);
             id.zip(PublicKey::from_slice(bytes).ok()).ok_or_else(|| OfferError(key.key.clone()))
         };
-        let disabled = loaded.iter().filter(|(key, _)| key.primary == NAMESPACE).map(parse).collect::<Result<_, _>>()?;
+        let disabled =
+            loaded.iter().filter(|(key, _)| key.primary == NAMESPACE).map(parse).collect::<Result<_, _>>()?;
         Ok(Self { kv, disabled: Mutex::new(disabled), awaited: Mutex::default() })
     }
 
@@ -240,7 +241,10 @@ impl LightningNode {
         .await
     }
 
-    pub(super) async fn make_refund(&self, request: v1::CreateRefundRequest) -> Result<v1::CreateRefundResponse, Error> {
+    pub(super) async fn make_refund(
+        &self,
+        request: v1::CreateRefundRequest,
+    ) -> Result<v1::CreateRefundResponse, Error> {
         self.must_run()?;
         let amount_msat = request.amount_msat;
         if amount_msat == 0 {
@@ -301,8 +305,7 @@ impl LightningNode {
                 let mut bytes = Vec::new();
                 // Writing to a Vec cannot fail.
                 let _ = lightning::util::ser::Writeable::write(&invoice, &mut bytes);
-                let row =
-                    PaymentChange::of_hash(hash, Direction::Inbound, PaymentKind::Refund, PaymentStatus::Pending);
+                let row = PaymentChange::of_hash(hash, Direction::Inbound, PaymentKind::Refund, PaymentStatus::Pending);
                 self.queue.effect(Effect::Payment(PaymentChange {
                     amount_msat: Some(refund.amount_msats()),
                     invoice: Some(hex::encode(bytes)),

@@ -65,9 +65,8 @@ impl LightningNode {
             let first_hops: Vec<_> = channels.iter().collect();
             let inflight = self.manager.compute_inflight_htlcs();
             let us = self.manager.get_our_node_id();
-            let found = tokio::task::block_in_place(|| {
-                self.router.find_route(&us, &route_params, Some(&first_hops), inflight)
-            });
+            let found =
+                tokio::task::block_in_place(|| self.router.find_route(&us, &route_params, Some(&first_hops), inflight));
             let route = match found {
                 Ok(route) => route,
                 Err(why) if answer.attempts == 0 => return Ok(v1::ProbeResponse { failure: why.to_owned(), ..answer }),

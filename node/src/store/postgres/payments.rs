@@ -100,9 +100,7 @@ impl PgReader {
 
     pub async fn payment_key(&self, key: &str) -> Result<Option<KeyRow>, ReadError> {
         let sql = "SELECT request, payment_id FROM holdfast.payment_keys WHERE key = $1";
-        let decode = |row: &Row| {
-            Ok(KeyRow { request: array(row.try_get(0)?)?, payment_id: array(row.try_get(1)?)? })
-        };
+        let decode = |row: &Row| Ok(KeyRow { request: array(row.try_get(0)?)?, payment_id: array(row.try_get(1)?)? });
         Ok(self.rows(sql, &[&key], decode).await?.pop())
     }
 
@@ -122,7 +120,8 @@ fn page_end(before: Option<u64>) -> i64 {
     before.map_or(i64::MAX, |before| to_bigint("before", before).unwrap_or(i64::MAX))
 }
 
-const PAYMENT: &str = "SELECT payment_id, payment_hash, direction, kind, status, amount_msat, fee_msat, preimage, failure,
+const PAYMENT: &str =
+    "SELECT payment_id, payment_hash, direction, kind, status, amount_msat, fee_msat, preimage, failure,
     invoice, offer, label, metadata, cancel_height, payer_note, (extract(epoch FROM created_at) * 1000)::bigint,
     (extract(epoch FROM updated_at) * 1000)::bigint, sequence
     FROM holdfast.payments";
@@ -152,7 +151,8 @@ fn payment(row: &Row) -> Result<PaymentRow, Failure> {
     })
 }
 
-const PART: &str = "SELECT outcome = 'succeeded', channel, hops, amount_msat, fee_msat, held_ms, failure, failed_channel,
+const PART: &str =
+    "SELECT outcome = 'succeeded', channel, hops, amount_msat, fee_msat, held_ms, failure, failed_channel,
     (extract(epoch FROM at) * 1000)::bigint FROM holdfast.payment_parts";
 
 fn part(row: &Row) -> Result<PartRow, Failure> {
