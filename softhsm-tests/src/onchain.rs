@@ -69,7 +69,7 @@ impl Scene {
     pub async fn force_close(&self, channel: &v1::Channel) -> Result<()> {
         let (_, mut client) = self.leader().await?;
         let channel_id = channel.channel_id.clone();
-        let request = v1::CloseChannelRequest { channel_id, force: true, ..Default::default() };
+        let request = v1::CloseChannelRequest { channel_id, force: true };
         self.explain(client.close_channel(request).await.map_err(Into::into))?;
         Ok(())
     }

@@ -146,6 +146,13 @@ impl Bitcoind {
         Ok(())
     }
 
+    /// Loses all that waits, as a mempool may.
+    pub async fn forget_mempool(&self) -> Result<()> {
+        self.stop()?;
+        fs::remove_file(self.data.join("regtest/mempool.dat"))?;
+        self.start().await
+    }
+
     /// The block at a height, whole.
     pub async fn block(&self, height: u32) -> Result<bitcoin::Block> {
         let hash = self.rpc("getblockhash", &[json!(height)]).await?;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use holdfast_proto::identity::Role;
 
-use super::payment_args::PaymentCommand;
+use super::{payment_args::PaymentCommand, wallet_args::WalletCommand};
 use crate::config::HostPort;
 
 /// Operate a Holdfast node.
@@ -68,6 +68,9 @@ pub(super) enum NodeCommand {
     Address,
     /// On-chain and Lightning balances.
     Balance,
+    /// The on-chain wallet.
+    #[command(subcommand)]
+    Wallet(WalletCommand),
     /// Connect to a peer, and keep connected.
     Connect {
         /// NODE_ID@HOST:PORT
@@ -293,6 +296,15 @@ mod tests {
         for line in [
             "info",
             "address",
+            "wallet utxos",
+            "wallet addresses --change",
+            "wallet send bcrt1qx 5000sat --fee-rate 1.5 --utxo 00ff:1 --utxo 00ff:2 --label rent",
+            "wallet send-all bcrt1qx",
+            "wallet bump 00ff --fee-rate 20",
+            "wallet label bcrt1qx rent",
+            "wallet labels",
+            "wallet descriptors",
+            "wallet rescan 800000",
             "balance",
             "channels",
             "peers",

@@ -8,7 +8,7 @@ use super::{
     args::{LeaderCommand, NodeCommand, Peer, PeerAddress},
     cluster::{Answer, Call, Cluster, Seen},
     failure::{Exit, Failure},
-    json as to_json, payments, text,
+    json as to_json, payments, text, wallet,
 };
 
 pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Output, Failure> {
@@ -27,6 +27,7 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
                 cluster.on_leader(Call::Reads, async |mut c| c.get_balance(v1::GetBalanceRequest {}).await).await?;
             Ok(Output::ok(to_json::balance(&balance), text::balance(&balance)))
         }
+        NodeCommand::Wallet(command) => wallet::run(cluster, command).await,
         NodeCommand::Connect { peer: PeerAddress { node_id, address } } => {
             let request = v1::ConnectPeerRequest { node_id: node_id.0.clone(), address: address.to_string() };
             cluster.on_leader(Call::Acts, async |mut c| c.connect_peer(request.clone()).await).await?;

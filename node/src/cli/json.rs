@@ -27,6 +27,8 @@ pub(super) fn balance(b: &v1::GetBalanceResponse) -> Value {
     json!({
         "onchain_confirmed_sat": b.onchain_confirmed_sat,
         "onchain_pending_sat": b.onchain_pending_sat,
+        "onchain_spendable_sat": b.onchain_spendable_sat,
+        "onchain_reserve_sat": b.onchain_reserve_sat,
         "lightning_sat": b.lightning_sat,
         "lightning_outbound_msat": b.lightning_outbound_msat,
         "lightning_inbound_msat": b.lightning_inbound_msat,

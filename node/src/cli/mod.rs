@@ -16,6 +16,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod text;
+mod wallet;
+mod wallet_args;
 
 use std::{
     io::{self, Write},

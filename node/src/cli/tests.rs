@@ -36,6 +36,14 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
     let (trust, endpoint) = (&fixture.trust, fixture.endpoint.as_str());
     let (peer, hash) = (format!("{NODE}@127.0.0.1:9735"), "ab".repeat(32));
     for (line, asked) in [
+        (vec!["wallet", "send", "bcrt1qx", "5000sat"], "send bcrt1qx Some(5000) None [] ".into()),
+        (
+            vec!["wallet", "send-all", "bcrt1qx", "--fee-rate", "1.5", "--utxo", "00ff:1", "--label", "rent"],
+            "send bcrt1qx None Some(1500) [\"00ff:1\"] rent".into(),
+        ),
+        (vec!["wallet", "bump", &hash, "--fee-rate", "20"], format!("bump {hash} 20000")),
+        (vec!["wallet", "label", "bcrt1qx", "rent"], "label bcrt1qx rent".into()),
+        (vec!["wallet", "rescan", "10"], "rescan 298".into()),
         (vec!["connect", &peer], format!("connect {NODE} 127.0.0.1:9735")),
         (vec!["disconnect", NODE], format!("disconnect {NODE}")),
         (vec!["open", NODE, "100000sat"], format!("open {NODE}  100000 0 false")),
@@ -71,6 +79,11 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
         (vec!["info"], "is_leader", "leads, term 7"),
         (vec!["address"], "address", "bcrt1qfake"),
         (vec!["balance"], "onchain_confirmed_sat", "1 000 000 sat"),
+        (vec!["wallet", "utxos"], "utxos", "70 000"),
+        (vec!["wallet", "addresses", "--change"], "addresses", "change"),
+        (vec!["wallet", "labels"], "labels", "rent"),
+        (vec!["wallet", "descriptors"], "receive", "wpkh(x/0/*)#abc"),
+        (vec!["wallet", "rescan", "10"], "found", "scanned 291 blocks"),
         (vec!["channels"], "channels", "60 000"),
         (vec!["peers"], "peers", "no peers"),
         (vec!["payments"], "payments", "2023-11-14 22:13:20Z"),

@@ -29,6 +29,8 @@ pub(super) fn balance(b: &v1::GetBalanceResponse) -> String {
     pairs(&[
         ("on-chain", sat(b.onchain_confirmed_sat)),
         ("on-chain, unconfirmed", sat(b.onchain_pending_sat)),
+        ("can be spent", sat(b.onchain_spendable_sat)),
+        ("of which reserved", sat(b.onchain_reserve_sat)),
         ("in channels", sat(b.lightning_sat)),
         ("can send", msat(b.lightning_outbound_msat)),
         ("can receive", msat(b.lightning_inbound_msat)),
@@ -225,7 +227,7 @@ pub(super) fn pairs(rows: &[(&str, String)]) -> String {
 }
 
 /// Columns as wide as their widest cell; numbers to the right.
-fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -260,7 +262,7 @@ fn milliseconds(us: u64) -> String {
 }
 
 /// 1234567 as `1 234 567`.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

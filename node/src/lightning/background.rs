@@ -29,6 +29,7 @@ use super::{
     events::Events,
     gossip::Saver,
     node::LightningNode,
+    settling::{Settling, watched},
     types::{ChainMonitor, ChannelManager, Graph, OnionMessenger, Scorer, Sweeper},
 };
 use crate::chain::{Bitcoind, HeaderCache, Outbox, Wallet, headers::explain};
@@ -39,6 +40,7 @@ pub struct Background {
     pub(super) events: Arc<Events>,
     pub(super) onion_messenger: Arc<OnionMessenger>,
     pub(super) sweeper: Arc<Sweeper>,
+    pub(super) settling: Arc<Settling>,
     pub(super) graph: Arc<Graph>,
     pub(super) scorer: Arc<Mutex<Scorer>>,
     pub(super) kv: Arc<BufferedKv>,
@@ -57,6 +59,7 @@ impl Background {
             events,
             onion_messenger,
             sweeper,
+            settling,
             graph,
             scorer,
             kv,
@@ -73,6 +76,7 @@ impl Background {
             sweeper: sweeper.clone(),
             wallet: node.wallet.clone(),
             events: events.clone(),
+            settling,
             outbox,
         };
         let mut tasks = JoinSet::new();
@@ -134,6 +138,7 @@ struct Chain {
     sweeper: Arc<Sweeper>,
     wallet: Arc<Wallet>,
     events: Arc<Events>,
+    settling: Arc<Settling>,
     outbox: Outbox,
 }
 
@@ -147,12 +152,17 @@ impl Listen for Chain {
                 // Here and not a moment later: an output that a monitor lets go and the sweeper does not have yet would
                 // be in nobody's balance.
                 self.monitors.process_pending_events(&*self.events);
+                self.settling.block_connected(&block.txdata, height, &watched(&self.monitors));
+                for (channel, outputs) in self.settling.found_again(&self.monitors) {
+                    // The sweeper passes over those that it has.
+                    self.events.sweep(outputs, Some(channel));
+                }
                 self.sweeper.block_connected(block, height);
                 sweep(&self.sweeper);
             });
         });
         tracing::debug!(height, block = %block.block_hash(), "connected a block");
-        for tx in self.wallet.unconfirmed() {
+        for tx in self.settling.taken_back().into_iter().chain(self.wallet.unconfirmed()) {
             self.outbox.send(vec![tx]);
         }
     }
@@ -181,8 +191,12 @@ impl Listen for Chain {
                 self.manager.blocks_disconnected(fork);
                 self.monitors.blocks_disconnected(fork);
                 self.sweeper.blocks_disconnected(fork);
+                self.settling.blocks_disconnected(fork.height);
             });
         });
+        for tx in self.settling.taken_back() {
+            self.outbox.send(vec![tx]);
+        }
     }
 }
 

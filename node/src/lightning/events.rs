@@ -355,15 +355,7 @@ impl Events {
             }
 
             Event::SpendableOutputs { outputs, channel_id } => {
-                // What pays to the wallet's own scripts the wallet has seen already.
-                let outside: Vec<_> = outputs
-                    .into_iter()
-                    .filter(|output| !matches!(output,
-                        SpendableOutputDescriptor::StaticOutput { output, .. } if self.wallet.is_mine(&output.script_pubkey)))
-                    .collect();
-                if self.sweeper.track_spendable_outputs(outside, channel_id, false, None).is_err() {
-                    tracing::error!("the commit buffer refused outputs to sweep");
-                }
+                self.sweep(outputs, channel_id);
             }
             Event::BumpTransaction(bump) => self.fee_bumper.handle_event(&bump),
             Event::ConnectionNeeded { node_id, addresses } => {
@@ -385,6 +377,21 @@ impl Events {
     fn reserve(&self, more: u64) -> Amount {
         let channels = self.manager.list_channels().len() as u64 + more;
         Amount::from_sat(channels.saturating_mul(self.wallet.reserve_per_channel_sat()))
+    }
+
+    /// Has the sweeper bring home what a closed channel left.
+    pub fn sweep(&self, outputs: Vec<SpendableOutputDescriptor>, channel_id: Option<ChannelId>) {
+        // What pays to the wallet's own scripts the wallet has seen already.
+        let outside: Vec<_> = outputs
+            .into_iter()
+            .filter(|output| {
+                !matches!(output,
+                    SpendableOutputDescriptor::StaticOutput { output, .. } if self.wallet.is_mine(&output.script_pubkey))
+            })
+            .collect();
+        if self.sweeper.track_spendable_outputs(outside, channel_id, false, None).is_err() {
+            tracing::error!("the commit buffer refused outputs to sweep");
+        }
     }
 
     /// Gives back the coins of a funding transaction that will never be sent.

@@ -36,6 +36,7 @@ pub mod records;
 pub mod resume;
 pub mod settings;
 pub mod settled;
+mod settling;
 mod shutdown;
 pub mod signing_wallet;
 mod startup;

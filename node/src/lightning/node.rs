@@ -43,6 +43,7 @@ use super::{
     resume::Resume,
     settings,
     settled::Settled,
+    settling::{Settling, SettlingListener, outpoints},
     signing_wallet::SigningWallet,
     startup::{MonitorListener, load_sweeper, read_monitors, sync, until_reached},
     types::*,
@@ -131,6 +132,8 @@ pub enum StartError {
     #[error(transparent)]
     Funding(#[from] super::funding::FundingError),
     #[error(transparent)]
+    Settling(#[from] super::settling::SettlingError),
+    #[error(transparent)]
     Hold(#[from] super::holds::HoldError),
     #[error(transparent)]
     Offer(#[from] super::offers::OfferError),
@@ -196,6 +199,7 @@ impl LightningNode {
         destinations.set(wallet.clone());
         let signing_wallet = Arc::new(SigningWallet::new(wallet.clone(), keys.clone()));
         let fundings = Arc::new(Fundings::load(&records, kv.clone())?);
+        let settling = Arc::new(Settling::load(&records, kv.clone())?);
         let holds = Arc::new(Holds::load(&records, kv.clone())?);
         let offers = Arc::new(Offers::load(&records, kv.clone())?);
         let probes = Arc::new(Probes::default());
@@ -267,10 +271,14 @@ impl LightningNode {
                 .iter()
                 .map(|read| MonitorListener { read, broadcaster: &broadcaster, fees: &fees, logger: &logger })
                 .collect();
+            // It is written in the same moments as the wallet, and so is where that is.
+            let watched = monitors.iter().flat_map(|read| outpoints(read.monitor.get_outputs_to_watch()));
+            let settling = SettlingListener::new(settling.clone(), watched);
             let mut behind: Vec<(_, &(dyn Listen + Send + Sync))> = vec![
                 (manager.current_best_block().block_hash, &*manager),
                 (sweeper.current_best_block().block_hash, &*sweeper),
                 (wallet.best_block().block_hash, &*wallet),
+                (wallet.best_block().block_hash, &settling),
             ];
             behind.extend(listeners.iter().map(|l| (l.read.monitor.current_best_block().block_hash, l as _)));
             sync(&CachedBlocks { source: &*bitcoind, cache: &blocks }, network, &mut headers, behind).await
@@ -414,6 +422,7 @@ impl LightningNode {
             events: Arc::new(events),
             onion_messenger,
             sweeper,
+            settling,
             graph,
             scorer,
             kv,

@@ -1,0 +1,126 @@
+//! Six blocks are taken back at each stage of a channel's life on chain: nothing is lost, to the satoshi.
+
+use anyhow::Result;
+use bitcoin::{Amount, OutPoint, Transaction};
+use holdfast_local::{Deployment, Probe};
+use holdfast_proto::node::v1;
+use holdfast_softhsm_tests::{
+    PROMPT, Scene,
+    onchain::{ANCHOR_SAT, Ledger, mempool, outpoint},
+};
+
+const SIX: u32 = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_reorganisation_of_six_blocks_at_each_stage_loses_nothing() {
+    let scene = Scene::of(Deployment::builder().replicas(2).counterparties(&["alice"]).durable(false)).await.unwrap();
+    let alice = scene.alice();
+    scene.fund_all(2, Amount::from_sat(5_000_000)).await.unwrap();
+
+    // The funding, one block short of the depth at which the channel would be ready.
+    let (_, mut client) = scene.leader().await.unwrap();
+    let request = v1::OpenChannelRequest {
+        node_id: alice.node_id().to_string(),
+        address: alice.address(),
+        capacity_sat: 2_000_000,
+        announce: true,
+        ..Default::default()
+    };
+    client.open_channel(request).await.unwrap();
+    let pending = async || {
+        let mempool = scene.bitcoind().mempool().await?;
+        Ok(Probe::when(mempool.len() == 1, (), || format!("{mempool:?}")))
+    };
+    scene.wait_for("the funding transaction", PROMPT, pending).await.unwrap();
+    scene.mine(SIX - 1).await.unwrap();
+    taken_back(&scene).await.unwrap();
+    scene.mine(SIX).await.unwrap();
+    scene.channels_usable(1).await.unwrap();
+    scene.pay(&alice.invoice(150_000_000, "alice's share").await.unwrap()).await.unwrap();
+    scene.balances().await.unwrap();
+    let channel = scene.channel_with(alice).await.unwrap();
+    let funding = outpoint(&channel.funding_outpoint).unwrap();
+    let before = scene.balance().await.unwrap();
+    let since = scene.bitcoind().height().await.unwrap();
+    let held = scene.hold_ours(alice, 31_000).await.unwrap();
+    scene.in_flight(1).await.unwrap();
+
+    // The commitment, deep enough for LDK to rely on it; the mempool forgets it, and the next block has us send it again.
+    scene.force_close(&channel).await.unwrap();
+    let commitment = scene.unconfirmed_spender("our commitment", funding).await.unwrap();
+    scene.mine(SIX).await.unwrap();
+    taken_back(&scene).await.unwrap();
+    scene.bitcoind().forget_mempool().await.unwrap();
+    scene.mine(1).await.unwrap();
+    again(&scene, funding, &commitment).await;
+
+    // The HTLC's second stage.
+    let htlc = output(&commitment, held.amount_sat);
+    let timeout = spent_six_deep(&scene, "our HTLC-timeout", htlc).await;
+    taken_back(&scene).await.unwrap();
+    scene.take_over().await.unwrap();
+    again(&scene, htlc, &timeout).await;
+
+    // The sweep of what it left, by whichever leader there is. That of our side of the commitment came before it.
+    let at = timeout.input.iter().position(|input| input.previous_output == htlc).unwrap();
+    let delayed = OutPoint { txid: timeout.compute_txid(), vout: at as u32 };
+    spent_six_deep(&scene, "the sweep", delayed).await;
+    taken_back(&scene).await.unwrap();
+    scene.take_over().await.unwrap();
+    scene.unconfirmed_spender("the sweep again", delayed).await.unwrap();
+    scene.mine(SIX).await.unwrap();
+    scene.until_home(8, |balance| balance.lightning_sat == 0).await.unwrap();
+
+    let after = scene.balance().await.unwrap();
+    let coins = scene.utxos().await.unwrap();
+    let ledger = Ledger::read(&scene, &[&commitment], &[], &coins, since).await.unwrap();
+    let taken = |anchor: bool| -> u64 {
+        let all = ledger.outputs(&commitment).into_iter().filter(|(_, taker)| *taker == Some(true));
+        all.map(|(output, _)| output.value.to_sat()).filter(|value| (*value == ANCHOR_SAT) == anchor).sum()
+    };
+    let commitment_fee = ledger.fee(&commitment).unwrap();
+    assert_eq!(taken(false) + commitment_fee, before.lightning_sat, "all that the channel held for us");
+    let fees = ledger.our_fees().unwrap();
+    assert_eq!(after.onchain_confirmed_sat + fees, before.onchain_confirmed_sat + taken(false) + taken(true));
+    assert!(fees < 40_000, "{fees} sat of fees");
+    println!("{fees} sat of fees");
+}
+
+async fn taken_back(scene: &Scene) -> Result<()> {
+    scene.bitcoind().reorganise(SIX).await?;
+    scene.synced().await
+}
+
+/// What was taken back goes into blocks again.
+async fn again(scene: &Scene, spent: OutPoint, tx: &Transaction) {
+    let found = scene.unconfirmed_spender("what was taken back", spent).await.unwrap();
+    assert_eq!(found.compute_txid(), tx.compute_txid());
+    scene.mine(SIX).await.unwrap();
+    assert!(!scene.bitcoind().is_unspent(spent).await.unwrap());
+}
+
+/// Mines until something could spend `outpoint` and did, six blocks deep.
+async fn spent_six_deep(scene: &Scene, what: &str, outpoint: OutPoint) -> Transaction {
+    let spends = |tx: &Transaction| tx.input.iter().any(|input| input.previous_output == outpoint);
+    let buried = async || {
+        let tip = scene.bitcoind().height().await?;
+        for depth in 1..=SIX {
+            let block = scene.bitcoind().block(tip + 1 - depth).await?;
+            if let Some(tx) = block.txdata.into_iter().find(&spends) {
+                scene.mine(SIX - depth).await?;
+                return Ok(Probe::Ready(tx));
+            }
+        }
+        // So few at once that none of them can bury it deeper.
+        let ready = mempool(scene.bitcoind()).await?.iter().any(&spends);
+        scene.mine(if ready { 1 } else { SIX }).await?;
+        Ok(Probe::Waiting(format!("at height {tip}")))
+    };
+    scene.wait_for(what, PROMPT * 6, buried).await.unwrap()
+}
+
+fn output(tx: &Transaction, amount_sat: u64) -> OutPoint {
+    let vout = tx.output.iter().position(|output| output.value.to_sat() == amount_sat);
+    let vout = vout.unwrap_or_else(|| panic!("no output of {amount_sat} sat: {:?}", tx.output));
+    OutPoint { txid: tx.compute_txid(), vout: vout as u32 }
+}
