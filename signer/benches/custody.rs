@@ -1,5 +1,5 @@
 //! What a call to custody costs: signatures and ECDH a second, with 1 and 16 callers, for a file and for SoftHSM; the start;
-//! and the token's own rate of derivations, of which an ECDH needs two.
+//! and the token's own rate of derivations, of which an ECDH needs two, with the share of it that is reached.
 //!
 //! `cargo bench -p holdfast-signer --bench custody`
 
@@ -25,8 +25,6 @@ use cryptoki::{
         elliptic_curve::{EcKdf, Ecdh1DeriveParams},
     },
     object::{Attribute, AttributeType, KeyType, ObjectClass},
-    session::UserType,
-    types::AuthPin,
 };
 use holdfast_signer::{
     config::{CustodyConfig, FileCustody, Pkcs11Custody},
@@ -71,8 +69,9 @@ fn main() {
     };
     println!("{:<10}{:<12}{:>8}{:>12}{:>12}{:>12}", "backend", "call", "callers", "per second", "p50 us", "p99 us");
     backend("file", &CustodyConfig::File(file), &directory);
-    backend("pkcs11", &CustodyConfig::Pkcs11(token), &directory);
-    raw_derivations();
+    let token = CustodyConfig::Pkcs11(token);
+    backend("pkcs11", &token, &directory);
+    against_raw_derivations(&token, &directory);
     fs::remove_dir_all(&directory).unwrap();
 }
 
@@ -116,18 +115,21 @@ fn measure<T>(name: &str, call: &str, callers: usize, work: impl Fn() -> T + Syn
     println!("{name:<10}{call:<12}{callers:>8}{rate:>12.0}{:>12.0}{:>12.0}", at(0.5), at(0.99));
 }
 
-/// One session, one thread: derive, read the value, destroy.
-fn raw_derivations() {
+/// The token's own rate of derivations (one session: derive, read the value, destroy), and the share of it that ECDH reaches,
+/// of which each needs two. The two take turns, so that what else the machine does weighs on both.
+fn against_raw_derivations(config: &CustodyConfig, data_dir: &Path) {
+    let recorded = fs::read_to_string(data_dir.join("seed.sealed")).unwrap();
+    let node_id = recorded.lines().find_map(|line| line.strip_prefix("node_id = ")).unwrap().trim_matches('"').parse();
+    let custody = custody::open(config, Network::Regtest, data_dir, &node_id.unwrap()).unwrap();
+    let (identity, point) = (custody.identity(), point());
+
     let library = Pkcs11::new(MODULE).unwrap();
     let slot = library.get_slots_with_initialized_token().unwrap()[0];
     let session = library.open_ro_session(slot).unwrap();
-    // The backend before has logged the process in, or has logged it out by ending.
-    drop(session.login(UserType::User, Some(&AuthPin::from(PIN))));
+    // The backend has logged the process in.
     let key = session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)]).unwrap()[0];
-    let encoded = point().serialize_uncompressed();
-    let mut count = 0u32;
-    let started = Instant::now();
-    while started.elapsed() < FOR {
+    let encoded = point.serialize_uncompressed();
+    let derive = || {
         let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), &encoded));
         let template = [
             Attribute::Token(false),
@@ -140,10 +142,27 @@ fn raw_derivations() {
         let derived = session.derive_key(&mechanism, key, &template).unwrap();
         session.get_attributes(derived, &[AttributeType::Value]).unwrap();
         session.destroy_object(derived).unwrap();
-        count += 1;
+    };
+    let run = |times: &mut Vec<Duration>, work: &dyn Fn()| {
+        let started = Instant::now();
+        while started.elapsed() < FOR / 20 {
+            let before = Instant::now();
+            work();
+            times.push(before.elapsed());
+        }
+    };
+    let (mut raw, mut ecdh) = (vec![], vec![]);
+    for _ in 0..20 {
+        run(&mut raw, &derive);
+        run(&mut ecdh, &|| drop(black_box(identity.ecdh(&point).unwrap())));
     }
-    let rate = f64::from(count) / started.elapsed().as_secs_f64();
-    println!("{:<10}{:<12}{:>8}{rate:>12.0}{:>12.0}", "pkcs11", "raw derive", 1, 1e6 / rate);
+    let median = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64() * 1e6
+    };
+    let (raw, ecdh) = (median(&mut raw), median(&mut ecdh));
+    println!("{:<10}{:<12}{:>8}{:>12.0}{raw:>12.0}", "pkcs11", "raw derive", 1, 1e6 / raw);
+    println!("ECDH against raw derivations, by the medians of calls in turns: {:.2}", raw / ecdh);
 }
 
 fn point() -> PublicKey {
