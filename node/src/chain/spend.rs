@@ -236,3 +236,105 @@ fn child(inner: &mut Inner, stuck: &Transaction, feerate: FeeRate) -> Result<Psb
         .fee_absolute(fee);
     Ok(builder.finish()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{HashMap, HashSet},
+        sync::Arc,
+    };
+
+    use bitcoin::{Network, WPubkeyHash, constants::genesis_block, hashes::Hash};
+    use lightning::chain::{BestBlock, Listen};
+
+    use super::{
+        super::wallet::tests::{CHANGE, Memory, RECEIVE, block, open, pay},
+        *,
+    };
+
+    const COIN: u64 = 100_000;
+
+    /// A wallet with three confirmed coins, and those.
+    fn funded() -> (Wallet, Vec<OutPoint>) {
+        let wallet = open(&Arc::new(Memory::default()));
+        let payments: Vec<_> = (0..3).map(|salt| pay(wallet.new_address().script_pubkey(), COIN, salt)).collect();
+        let coins = payments.iter().map(|tx| OutPoint { txid: tx.compute_txid(), vout: 0 }).collect();
+        wallet.block_connected(&block(wallet.best_block().block_hash, 1, payments), 1);
+        (wallet, coins)
+    }
+
+    fn stranger() -> ScriptBuf {
+        ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([9; 20]))
+    }
+
+    fn spend(pays: Pays, coins: &[OutPoint], reserve: u64) -> Spend {
+        let feerate = FeeRate::from_sat_per_vb(2).unwrap();
+        Spend { pays, coins: coins.to_vec(), feerate, reserve: Amount::from_sat(reserve), height: 1 }
+    }
+
+    fn amount(sat: u64) -> Pays {
+        Pays::Amount(stranger(), Amount::from_sat(sat))
+    }
+
+    fn spent(psbt: &Psbt) -> HashSet<OutPoint> {
+        psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect()
+    }
+
+    fn paid(psbt: &Psbt, script: &ScriptBuf) -> u64 {
+        let of = psbt.unsigned_tx.output.iter().filter(|output| output.script_pubkey == *script);
+        of.map(|output| output.value.to_sat()).sum()
+    }
+
+    #[test]
+    fn chosen_coins_and_no_others_are_spent() {
+        let (wallet, coins) = funded();
+        let psbt = wallet.build_spend(&spend(amount(10_000), &coins[1..2], 0)).unwrap();
+        assert_eq!(spent(&psbt), HashSet::from([coins[1]]));
+        // It is promised now; and what is not there cannot be chosen.
+        for coin in [coins[1], OutPoint { vout: 7, ..coins[0] }] {
+            let refused = wallet.build_spend(&spend(amount(10_000), &[coin], 0)).unwrap_err();
+            assert!(matches!(refused, WalletError::Coin(named, _) if named == coin), "{refused}");
+        }
+        let too_little = wallet.build_spend(&spend(amount(COIN), &coins[..1], 0));
+        assert!(matches!(too_little, Err(WalletError::Build(_))));
+    }
+
+    #[test]
+    fn the_reserve_stays_whatever_is_sent() {
+        let (wallet, coins) = funded();
+        let refused = wallet.build_spend(&spend(amount(3 * COIN - 20_000), &[], 20_000)).unwrap_err();
+        assert!(matches!(refused, WalletError::Reserve { .. }), "{refused}");
+        assert_eq!(wallet.balance().spendable_sat, 3 * COIN, "nothing is promised to what was refused");
+        let psbt = wallet.build_spend(&spend(amount(3 * COIN - 21_000), &[], 20_000)).unwrap();
+        wallet.release(&psbt.unsigned_tx);
+
+        // "All" is all but the reserve, as far as coins that stay do not hold it already.
+        let psbt = wallet.build_spend(&spend(Pays::Everything(stranger()), &[], 20_000)).unwrap();
+        assert_eq!(spent(&psbt).len(), 3);
+        assert_eq!(paid(&psbt, &stranger()) + psbt.fee().unwrap().to_sat(), 3 * COIN - 20_000);
+        wallet.release(&psbt.unsigned_tx);
+        let psbt = wallet.build_spend(&spend(Pays::Everything(stranger()), &coins[..2], 20_000)).unwrap();
+        assert_eq!(paid(&psbt, &stranger()) + psbt.fee().unwrap().to_sat(), 2 * COIN);
+        assert_eq!(psbt.unsigned_tx.output.len(), 1);
+        wallet.release(&psbt.unsigned_tx);
+        assert!(wallet.build_spend(&spend(Pays::Everything(stranger()), &[], 3 * COIN)).is_err());
+    }
+
+    #[test]
+    fn a_scan_finds_what_was_missed_once() {
+        let kv = Arc::new(Memory::default());
+        let address = open(&Arc::new(Memory::default())).new_address();
+        let genesis = genesis_block(Network::Regtest).block_hash();
+        let missed = block(genesis, 1, vec![pay(address.script_pubkey(), COIN, 1)]);
+        let tip = block(missed.block_hash(), 2, vec![]);
+        let birthday = BestBlock { block_hash: tip.block_hash(), height: 2 };
+        let wallet = Wallet::open(RECEIVE, CHANGE, Network::Regtest, &HashMap::new(), birthday, kv).unwrap();
+        assert_eq!(wallet.balance().confirmed_sat, 0);
+        assert_eq!(wallet.scan(&missed, 1).unwrap(), [missed.txdata[0].compute_txid()]);
+        assert_eq!((wallet.balance().confirmed_sat, wallet.best_block()), (COIN, birthday));
+        assert!(wallet.scan(&missed, 1).unwrap().is_empty(), "it is known now");
+        assert!(wallet.scan(&missed, 3).unwrap().is_empty(), "above its own tip it does not look");
+        assert!(matches!(wallet.scan(&missed, 2), Err(WalletError::Reorganised(2))));
+        assert!(wallet.addresses(false)[0].is_used);
+    }
+}
