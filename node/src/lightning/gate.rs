@@ -13,7 +13,7 @@ use lightning::{
     ln::{
         channel_state::{ChannelDetails, ChannelShutdownState, OutboundHTLCStateDetails},
         channelmanager::AChannelManager,
-        msgs::{self, BaseMessageHandler, ChannelMessageHandler, ErrorAction, MessageSendEvent},
+        msgs::{self, BaseMessageHandler, ChannelMessageHandler, MessageSendEvent},
         types::ChannelId,
     },
     types::features::{InitFeatures, NodeFeatures},

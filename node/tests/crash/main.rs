@@ -6,6 +6,7 @@
 
 mod chain;
 mod check;
+mod figures;
 mod net;
 mod node;
 mod ours;
@@ -22,8 +23,9 @@ use std::{
 use lightning::sign::KeysManager;
 
 use crate::{
+    figures::{Figures, Plan},
     ours::Order,
-    world::{Figures, Plan, World},
+    world::World,
 };
 
 fn plan(seed: u64, order: Order) -> Plan {
@@ -149,6 +151,12 @@ fn p2_no_crash_closes_a_channel_or_loses_a_payment() {
     println!("{figures:#?} in {:?}", start.elapsed());
     assert!(figures.cut_short <= 2 + figures.runs / 20, "LDK's own assertions end too many runs");
     assert!(failures.is_empty(), "{} runs failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_seed_replays() {
+    let plan = plan(9, Order::Right);
+    assert_eq!(run(plan), run(plan));
 }
 
 #[test]

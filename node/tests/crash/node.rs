@@ -260,10 +260,11 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn note(&self, line: String) {
+    pub fn note(&self, line: impl FnOnce() -> String) {
         if self.keep == 0 {
             return;
         }
+        let line = line();
         let mut lines = self.lines.lock().unwrap();
         if lines.len() == self.keep {
             lines.pop_front();
@@ -274,8 +275,6 @@ impl Log {
 
 impl Logger for Log {
     fn log(&self, record: Record) {
-        if self.keep > 0 {
-            self.note(format!("{} {} {}:{} {}", self.name, record.level, record.module_path, record.line, record.args));
-        }
+        self.note(|| format!("{} {} {}:{} {}", self.name, record.level, record.module_path, record.line, record.args));
     }
 }

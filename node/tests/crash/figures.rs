@@ -1,0 +1,51 @@
+//! What a run is made of, and what came of it.
+
+use crate::ours::Order;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub runs: u64,
+    pub crashes: u64,
+    pub commits: u64,
+    pub payments: u64,
+    pub settled: u64,
+    pub failed: u64,
+    pub lost_before_commit: u64,
+    pub channels: u64,
+    pub cooperative: u64,
+    pub cooperative_seen_on_chain: u64,
+    /// Runs that an assertion of LDK's ended.
+    pub cut_short: u64,
+    pub forced: u64,
+}
+
+impl Figures {
+    pub fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.crashes += other.crashes;
+        self.commits += other.commits;
+        self.payments += other.payments;
+        self.settled += other.settled;
+        self.failed += other.failed;
+        self.lost_before_commit += other.lost_before_commit;
+        self.channels += other.channels;
+        self.cooperative += other.cooperative;
+        self.cooperative_seen_on_chain += other.cooperative_seen_on_chain;
+        self.cut_short += other.cut_short;
+        self.forced += other.forced;
+    }
+}
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub order: Order,
+    pub steps: u32,
+    /// One step in so many is a crash, roughly.
+    pub crash_every: u64,
+    /// Whether channels are closed by force as well.
+    pub force_closes: bool,
+    /// How often a channel is opened, and how often one is closed, in a thousand steps.
+    pub opens_and_closes: u64,
+}
