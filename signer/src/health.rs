@@ -1,6 +1,6 @@
 //! Health and metrics over plain HTTP, for service managers and monitoring. Nothing secret is behind it.
 
-use std::{future::Future, io, sync::Arc, time::SystemTime};
+use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Router,
@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use holdfast_proto::tls::Credentials;
 use tokio::net::TcpListener;
 
 use crate::service::SignerCore;
@@ -20,7 +21,7 @@ use crate::service::SignerCore;
 /// - `/metrics`: OpenMetrics.
 pub async fn serve(
     core: Arc<SignerCore>,
-    certificates_expire: SystemTime,
+    credentials: Credentials,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -28,18 +29,18 @@ pub async fn serve(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state((core, certificates_expire));
+        .with_state((core, credentials));
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 
-async fn readyz(State((core, _)): State<(Arc<SignerCore>, SystemTime)>) -> Response {
+async fn readyz(State((core, _)): State<(Arc<SignerCore>, Credentials)>) -> Response {
     match core.not_ready() {
         None => "ok\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
     }
 }
 
-async fn metrics(State((core, expires)): State<(Arc<SignerCore>, SystemTime)>) -> Response {
+async fn metrics(State((core, credentials)): State<(Arc<SignerCore>, Credentials)>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], core.metrics_text(expires)).into_response()
+    ([(header::CONTENT_TYPE, kind)], core.metrics_text(credentials.expires())).into_response()
 }

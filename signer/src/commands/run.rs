@@ -78,7 +78,7 @@ async fn serve(
         async move { drop(stopped.changed().await) }
     };
     if let Some(address) = config.health_listen {
-        tokio::spawn(health::serve(core.clone(), credentials.expires(), bind(address).await?, until_stopped()));
+        tokio::spawn(health::serve(core.clone(), credentials.clone(), bind(address).await?, until_stopped()));
     }
     let listener = bind(config.listen).await?;
     confined.seal()?;

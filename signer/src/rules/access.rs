@@ -96,6 +96,12 @@ impl Call {
         }
     }
 
+    /// The call whose method of the contract (`SignWalletPsbt`) this is.
+    pub fn of_method(method: &str) -> Option<Self> {
+        let is = |call: &Self| call.name().split('-').collect::<String>().eq_ignore_ascii_case(method);
+        Self::ALL.into_iter().find(is)
+    }
+
     /// The table: replicas may ask everything, operators may look, fronts may only do ECDH, signers nothing.
     const fn open_to(self, role: Role) -> bool {
         match role {
@@ -118,6 +124,20 @@ pub fn authorise(caller: &Identity, call: Call) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every method of the contract is a call, and every call a method.
+    #[test]
+    fn methods_and_calls_are_the_same() {
+        let contract = include_str!("../../../proto/proto/holdfast/signer/v1/signer.proto");
+        let methods = contract.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next());
+        let mut calls: Vec<_> =
+            methods.map(|method| Call::of_method(method.trim()).unwrap_or_else(|| panic!("{method}"))).collect();
+        calls.sort_unstable();
+        let mut all = Call::ALL.to_vec();
+        all.sort_unstable();
+        assert_eq!(calls, all);
+        assert_eq!(Call::of_method("SignEverything"), None);
+    }
 
     #[test]
     fn the_table_is_the_one_that_was_promised() {

@@ -6,6 +6,7 @@ mod answer;
 mod channel;
 mod claims;
 mod commitments;
+mod door;
 mod grpc;
 mod metrics;
 mod node;
@@ -29,6 +30,7 @@ use self::{channel::Channel, metrics::Metrics};
 use crate::{
     custody::{Custody, CustodyError, NodeIdentity},
     guard::{Guard, GuardStore, StoreError},
+    harden::memory::on_clean_stack,
     keys::NodeKeys,
     rules::RulesConfig,
 };
@@ -87,7 +89,7 @@ impl SignerCore {
 
     /// Proves that custody works now, and remembers the result as the signer's readiness.
     pub fn self_test(&self) {
-        let result = self.custody.self_test().map_err(|error| error.to_string()).err();
+        let result = on_clean_stack(|| self.custody.self_test()).map_err(|error| error.to_string()).err();
         let mut not_ready = self.not_ready.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*not_ready, &result) {
             (None, Some(why)) => tracing::error!(why, "custody failed its self-test: not ready"),

@@ -19,7 +19,10 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tonic::transport::Channel;
 
 use super::*;
-use crate::{custody::SharedSecret, service::serve};
+use crate::{
+    custody::SharedSecret,
+    service::{grpc::serve_with, serve},
+};
 
 fn credentials(folder: &Path, role: Role) -> Credentials {
     let issued = pki::issue(&folder.join("ca"), role, "one", folder, Duration::from_secs(3600)).unwrap();
@@ -60,6 +63,8 @@ async fn who_calls_is_who_the_certificate_says_and_errors_keep_their_type() {
     assert_eq!(error(replica.ecdh(ecdh(3)).await.unwrap_err()), Error::StaleTerm { newest: 4 });
     assert!(matches!(error(replica.ecdh(ecdh(5)).await.unwrap_err()), Error::Misuse { .. }));
     let bad = v1::SignMessageRequest { term: 4, message: vec![0; 9 << 20] };
+    let refused = error(operator.sign_message(bad.clone()).await.unwrap_err());
+    assert!(matches!(&refused, Error::Refused { rule, .. } if rule == "identity"), "read before it was refused: {refused}");
     assert!(replica.sign_message(bad).await.is_err(), "a request beyond the limit");
     assert!(operator.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner().ready);
 
@@ -74,6 +79,44 @@ async fn who_calls_is_who_the_certificate_says_and_errors_keep_their_type() {
     drop((replica, front, operator));
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
+}
+
+/// A certificate counts for as long as a connection lasts at most; who calls does not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_ends_and_calls_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    pki::init(&folder.path().join("ca"), "test").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let signer = listener.local_addr().unwrap();
+    let core = Arc::new(core(1, Arc::new(EmbeddedStore::in_memory().unwrap())));
+    let credentials = credentials(folder.path(), Role::Signer);
+    let age = Duration::from_millis(100);
+    let server = tokio::spawn(serve_with(core, listener, credentials, age, std::future::pending()));
+
+    // Between the two stands a relay that counts connections.
+    let connections = Arc::new(AtomicUsize::new(0));
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = relay.local_addr().unwrap().to_string();
+    let counted = Arc::clone(&connections);
+    let relaying = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = relay.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(signer).await.unwrap();
+                tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+            });
+        }
+    });
+    let mut replica = client(folder.path(), &endpoint, Role::Replica).await;
+    let several = async {
+        while connections.load(Ordering::SeqCst) < 4 {
+            replica.get_node_info(v1::GetNodeInfoRequest {}).await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(60), several).await.expect("connections never end");
+    relaying.abort();
+    server.abort();
 }
 
 /// A token that hangs until it is told to go on.
