@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
     let config = NodeConfig::load(config)?;
-    leave_no_core_dump()?;
+    harden()?;
     let credentials = Credentials::load(&config.tls.certificate, &config.tls.key, &config.tls.ca)?;
     if credentials.identity().role != Role::Replica {
         let why = format!("tls.certificate is of {}, and a replica needs one of role replica", credentials.identity());
@@ -248,11 +248,17 @@ impl Signals {
     }
 }
 
-/// The three secrets that LDK keeps in this process must not end up in a file.
-fn leave_no_core_dump() -> Result<(), Failure> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .map_err(|e| Failure { exit: Exit::Software, why: format!("cannot forbid core dumps: {e}") })
+/// The three secrets that LDK keeps in this process must not end up in a file, nor in another process of the same user; and
+/// no program that it might be made to start gains a privilege.
+fn harden() -> Result<(), Failure> {
+    use rustix::{
+        process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit},
+        thread::set_no_new_privs,
+    };
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }))
+        .and_then(|()| set_no_new_privs(true))
+        .map_err(|e| Failure { exit: Exit::Software, why: format!("hardening the process: {e}") })
 }
 
 /// A service manager that cannot be told is no reason to stop serving.

@@ -7,7 +7,7 @@ use std::{
     fmt, process,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, atomic::Ordering},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -54,7 +54,7 @@ pub struct Replica {
     /// Taken by the leader. Held across questions to bitcoind, so that a takeover never finds it half-full.
     chain: tokio::sync::Mutex<Option<RecentChain>>,
     metrics: OnceLock<Arc<Metrics>>,
-    certificates_expire: SystemTime,
+    credentials: Credentials,
     /// What the signer said of itself last; a node's id never changes.
     node_id: Mutex<Option<[u8; 33]>>,
     health: Mutex<Health>,
@@ -134,7 +134,7 @@ impl Replica {
             reader: Arc::new(PgReader::new(config.postgres.clone())),
             chain: tokio::sync::Mutex::new(Some(RecentChain::default())),
             metrics: OnceLock::new(),
-            certificates_expire: credentials.expires(),
+            credentials,
             node_id: Mutex::default(),
             health: Mutex::default(),
             role: RwLock::new(Role::StandingBy),
@@ -595,7 +595,7 @@ impl Backend for Replica {
             parts: parts.collect(),
             bitcoind_height: health.bitcoind_height,
             database_bytes: health.database_bytes,
-            certificates_expire: Some(self.certificates_expire),
+            certificates_expire: Some(self.credentials.expires()),
             htlcs: self.node().map(|node| node.htlcs()),
         }
     }
