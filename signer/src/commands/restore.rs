@@ -29,6 +29,9 @@ pub struct Args {
     /// The node that you mean; without it the node id is printed and nothing is made
     #[arg(long, value_name = "ID")]
     expect_node_id: Option<PublicKey>,
+    /// Restore the seed of a node whose key was made in a token that is lost: its coins come back, as another node's
+    #[arg(long)]
+    as_another_node: bool,
     /// Shares of one backup, as many as it needs or more
     #[arg(value_name = "SHARE", required = true)]
     shares: Vec<PathBuf>,
@@ -38,15 +41,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = prepare(&args.config)?;
     refuse_existing(&config)?;
     let shares = args.shares.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let seed = backup::join(&shares)?;
+    let (seed, node_id) = match args.as_another_node {
+        true => backup::join_as_another_node(&shares)?,
+        // It is the seed of the node that the shares name.
+        false => (backup::join(&shares)?, shares[0].common().node_id),
+    };
     // There is one: no shares give no seed.
-    let common = shares[0].common();
-    if common.network != config.network {
-        let why =
-            format!("the backup is of a node on {}, and the configuration is for {}", common.network, config.network);
+    let network = shares[0].common().network;
+    if network != config.network {
+        let why = format!("the backup is of a node on {network}, and the configuration is for {}", config.network);
         return Err(Failure::new(Exit::DataError, why));
     }
-    confirm(&common.node_id, config.network, args.expect_node_id.as_ref())?;
+    confirm(&node_id, config.network, args.expect_node_id.as_ref())?;
     let id = establish_with(&config, &seed)?;
     println!("{id}");
     Ok(())

@@ -23,6 +23,9 @@ pub enum Inspection {
     Unclean,
 }
 
+/// A record's key, and the record.
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// Verifies every record of the store at `path` under the node's key for them. None there is an error.
 pub fn inspect(path: &Path, key: Zeroizing<[u8; 32]>) -> Result<Inspection, StoreError> {
     let unavailable = |error: redb::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
@@ -33,7 +36,7 @@ pub fn inspect(path: &Path, key: Zeroizing<[u8; 32]>) -> Result<Inspection, Stor
         Err(error) => return Err(unavailable(error.into())),
     };
     let sealer = Sealer::new(key)?;
-    let read = || -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+    let read = || -> Result<Vec<Entry>, redb::Error> {
         let table = database.begin_read()?.open_table(RECORDS)?;
         let entries = table.iter()?.map(|entry| {
             let (key, value) = entry?;
@@ -56,4 +59,56 @@ pub fn inspect(path: &Path, key: Zeroizing<[u8; 32]>) -> Result<Inspection, Stor
         return Err(StoreError::Damaged("term: is gone".into()));
     }
     Ok(Inspection::Verified { channels, newest_term })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use holdfast_proto::identity::{Identity, Role};
+
+    use super::*;
+    use crate::guard::{EmbeddedStore, Guard, GuardStore, Write};
+
+    fn key(byte: u8) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new([byte; 32])
+    }
+
+    fn channel(store: &EmbeddedStore, byte: u8) {
+        let name = Name::Channel([byte; 32]);
+        let record = Sealer::new(key(7)).unwrap().seal(&name, 1, &ChannelState::default()).unwrap();
+        store.put(Write { name, previous: 0, version: 1, record }).unwrap();
+    }
+
+    #[test]
+    fn every_record_is_verified_under_the_nodes_key_and_nothing_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guard.redb");
+        assert!(matches!(inspect(&path, key(7)), Err(StoreError::Unavailable(_))));
+        assert!(!path.exists());
+
+        let store = EmbeddedStore::create(&path).unwrap();
+        channel(&store, 1);
+        channel(&store, 2);
+        let guard = Guard::open(Arc::new(store), key(7)).unwrap();
+        guard.announce(&Identity::new("test", Role::Replica, "a").unwrap(), 7).unwrap();
+        assert_eq!(inspect(&path, key(7)), Ok(Inspection::InUse));
+        drop(guard);
+
+        let before = fs::read(&path).unwrap();
+        assert_eq!(inspect(&path, key(7)), Ok(Inspection::Verified { channels: 2, newest_term: 7 }));
+        assert!(matches!(inspect(&path, key(8)), Err(StoreError::Damaged(_))));
+        assert!(before == fs::read(&path).unwrap());
+
+        fs::write(&path, b"no store").unwrap();
+        assert!(matches!(inspect(&path, key(7)), Err(StoreError::Unavailable(_))));
+    }
+
+    #[test]
+    fn channels_without_a_term_are_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guard.redb");
+        channel(&EmbeddedStore::create(&path).unwrap(), 1);
+        assert_eq!(inspect(&path, key(7)), Err(StoreError::Damaged("term: is gone".into())));
+    }
 }

@@ -162,4 +162,12 @@ fn the_backup_of_a_token_s_node_names_what_it_lacks() {
     site.ok(&[&["verify-share", "--expect-node-id", &id][..], &shares].concat());
     site.fails(&restore("file.toml", &id, &shares), 65, "was made in a token");
     assert!(!site.path("file").exists());
+
+    // With no token left, what the seed holds comes back as another node's.
+    let other = [&restore("file.toml", "", &shares)[..], &["--as-another-node"]].concat();
+    let another = stdout(&site.fails(&other, 64, "nothing was made"));
+    assert_ne!(another, id);
+    site.fails(&[&restore("file.toml", &id, &shares)[..], &["--as-another-node"]].concat(), 65, &another);
+    site.ok(&[&restore("file.toml", &another, &shares)[..], &["--as-another-node"]].concat());
+    site.is_node("file", &another.parse().unwrap());
 }

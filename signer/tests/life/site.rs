@@ -18,13 +18,15 @@ pub const PIN: &str = "648219";
 
 pub struct Site {
     directory: tempfile::TempDir,
+    /// What the program finds in its environment, besides SoftHSM's configuration.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Site {
     /// With `file.toml`, a configuration of the file backend without keys.
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let site = Self { directory };
+        let site = Self { directory, environment: vec![] };
         let ca = site.path("ca");
         pki::init(&ca, "holdfast.test").unwrap();
         pki::issue(&ca, Role::Signer, "s", site.directory.path(), Duration::from_secs(3600)).unwrap();
@@ -96,6 +98,7 @@ impl Site {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-signer"));
         command.args(args).current_dir(self.directory.path()).env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
+        command.envs(self.environment.iter().cloned());
         command
     }
 

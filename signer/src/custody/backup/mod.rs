@@ -70,9 +70,8 @@ pub fn split(custody: &dyn Custody, network: Network, plan: Plan, made: u64) -> 
     let ciphertext = XChaCha20Poly1305::new((&*key).into())
         .encrypt(&common.nonce.into(), Payload { msg: custody.unseal()?.as_slice(), aad: &common.header() })
         .map_err(|_| CustodyError::Wrong("the seed could not be encrypted".into()))?;
-    common.ciphertext = ciphertext
-        .try_into()
-        .map_err(|_| CustodyError::Wrong("an encrypted seed has not 48 bytes".into()))?;
+    common.ciphertext =
+        ciphertext.try_into().map_err(|_| CustodyError::Wrong("an encrypted seed has not 48 bytes".into()))?;
     let shares = Sharks(plan.threshold).dealer(key.as_slice()).take(plan.shares.into());
     shares.map(|share| Share::sign(&common, &share, &*identity)).collect()
 }
@@ -93,27 +92,35 @@ pub enum JoinError {
     /// The node key was made in a token and is no child of the seed.
     #[error(
         "the identity of node {0} was made in a token and is not in this backup: the seed alone would be another node's. \
-         Restore the token by its own means, and with it its sealed seed (see docs/custody/keys.md)"
+         Restore the token by its own means, and its sealed seed with it. If no token is left, --as-another-node brings back what \
+         the seed holds (see docs/custody/keys.md)"
     )]
     IdentityInToken(PublicKey),
     #[error("the backup holds the seed of node {found}, not of {recorded}")]
-    AnotherNode { recorded: PublicKey, found: PublicKey },
+    AnotherNode { recorded: Box<PublicKey>, found: Box<PublicKey> },
     #[error(transparent)]
     Custody(#[from] CustodyError),
 }
 
 /// The seed, from at least as many shares of one backup as it needs; checked to be that of the node it names.
 pub fn join(shares: &[Share]) -> Result<Seed, JoinError> {
-    let seed = decrypt(shares)?;
+    let (seed, found) = join_as_another_node(shares)?;
     let common = shares.first().ok_or(JoinError::None)?.common();
     if common.identity_in_token {
         return Err(JoinError::IdentityInToken(common.node_id));
     }
-    let found = SeedIdentity::new(&seed)?.public_key();
     match found == common.node_id {
         true => Ok(seed),
-        false => Err(JoinError::AnotherNode { recorded: common.node_id, found }),
+        false => Err(JoinError::AnotherNode { recorded: common.node_id.into(), found: found.into() }),
     }
+}
+
+/// The seed, and the node id that it gives by itself: another one than the backup's, if that was made in a token. With it
+/// go the wallet's coins and what is ours of channels that the peers closed, not the node.
+pub fn join_as_another_node(shares: &[Share]) -> Result<(Seed, PublicKey), JoinError> {
+    let seed = decrypt(shares)?;
+    let found = SeedIdentity::new(&seed)?.public_key();
+    Ok((seed, found))
 }
 
 /// Whether `shares` give back `seed`.

@@ -162,6 +162,8 @@ fn a_token_s_identity_is_not_in_the_backup() {
     let shares = shares(&custody, 2, 2);
     assert!(shares[0].to_text().contains("NOT in this backup"));
     assert_eq!(join(&shares), Err(JoinError::IdentityInToken(custody.identity().public_key())));
+    let (seed, node_id) = join_as_another_node(&shares).unwrap();
+    assert_eq!((*seed, node_id), (*custody.seed, SeedIdentity::new(&custody.seed).unwrap().public_key()));
     assert!(gives_back(&shares, &custody.seed).unwrap());
 }
 
