@@ -350,7 +350,8 @@ async fn raw_client_gets_through(
 ) -> bool {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let trusting = ca.leaf(&["spiffe://d/operator/test"]);
-    let verifier = verify::ServerOfRole::new(trusting.current().roots.clone(), provider.clone(), "d".into(), Role::Signer);
+    let verifier =
+        verify::ServerOfRole::new(trusting.current().roots.clone(), provider.clone(), "d".into(), Role::Signer);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
         .unwrap()

@@ -94,6 +94,9 @@ mod tests {
             assert!(sealer.open::<TermState>(&Name::Term, &sealed[..length]).is_err(), "{length} bytes");
         }
         assert!(sealer.open::<TermState>(&Name::Channel([0; 32]), &sealed).is_err(), "another name");
-        assert!(Sealer::new(Zeroizing::new([2; 32])).unwrap().open::<TermState>(&Name::Term, &sealed).is_err(), "another seed");
+        assert!(
+            Sealer::new(Zeroizing::new([2; 32])).unwrap().open::<TermState>(&Name::Term, &sealed).is_err(),
+            "another seed"
+        );
     }
 }

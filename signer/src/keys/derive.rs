@@ -65,8 +65,7 @@ impl NodeKeys {
             Xpriv::new_master(network, seed.as_slice())
                 .map_err(|_| CustodyError::Wrong("the seed gives no BIP 32 master key".into()))?,
         );
-        let bytes =
-            |index| Locked::copy(&Zeroizing::new(master.hardened(index).secret().expose().secret_bytes()));
+        let bytes = |index| Locked::copy(&Zeroizing::new(master.hardened(index).secret().expose().secret_bytes()));
         let destination = master.hardened(child::DESTINATION).secret();
         let shutdown = master.hardened(child::SHUTDOWN).secret();
         Ok(Self {
