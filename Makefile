@@ -51,6 +51,7 @@ lint: system
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	$(SCRIPTS)/cargo-deny.sh
+	@if command -v promtool >/dev/null; then cd deploy/monitoring && promtool check rules alerts.yml && promtool test rules alerts_test.yml; fi
 	@echo 'one TLS stack in what runs in earnest: ring comes with the independent node of the tests only'
 	@! $(CARGO) tree --quiet --locked --package holdfast-node --package holdfast-signer --edges normal --invert ring 2>/dev/null | grep .
 
