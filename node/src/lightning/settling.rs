@@ -273,23 +273,23 @@ mod tests {
         let watched = HashSet::from([funding, output(&commitment)]);
         let kv = Arc::new(BufferedKv::new(Arc::default(), []));
         let settling = Settling::load(&HashMap::new(), kv).unwrap();
-        settling.block_connected(&[stranger, commitment.clone()], 10, &watched);
-        settling.block_connected(&[htlc.clone()], 11, &watched);
+        settling.block_connected([&stranger, &commitment], 10, &watched);
+        settling.block_connected([&htlc], 11, &watched);
         assert!(settling.taken_back().is_empty());
 
         settling.blocks_disconnected(10);
-        assert_eq!(settling.taken_back(), [htlc.clone()]);
+        assert_eq!(settling.taken_back(), std::slice::from_ref(&htlc));
         settling.blocks_disconnected(9);
         let settling = reloaded(&settling);
         assert_eq!(settling.taken_back(), [commitment.clone(), htlc.clone()]);
-        settling.block_connected(&[commitment.clone()], 10, &watched);
+        settling.block_connected([&commitment], 10, &watched);
         let other = spend(output(&commitment), 4);
-        settling.block_connected(&[other], 11, &watched);
+        settling.block_connected([&other], 11, &watched);
         assert!(settling.taken_back().is_empty(), "the HTLC was taken by another transaction");
         let settling = reloaded(&settling);
-        settling.block_connected(&[], 11 + SETTLED_AFTER, &watched);
+        settling.block_connected([], 11 + SETTLED_AFTER, &watched);
         assert_eq!(settling.records().len(), 1, "what was taken back is kept longer");
-        settling.block_connected(&[], 10 + SETTLED_AFTER + CONTEST_DELAY, &watched);
+        settling.block_connected([], 10 + SETTLED_AFTER + CONTEST_DELAY, &watched);
         assert!(settling.records().is_empty());
     }
 }
