@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use holdfast_proto::{error::Error, node::v1};
 
-/// Hold invoices, BOLT 12, probes. Each call returns after the commit of what it did (P2).
+/// Hold invoices, BOLT 12, probes, and what others pay us for theirs. Each call returns after the commit of what it did (P2).
 #[async_trait]
 pub trait PaymentOps: Send + Sync {
     async fn settle_invoice(&self, request: v1::SettleInvoiceRequest) -> Result<v1::Payment, Error>;
@@ -13,6 +13,7 @@ pub trait PaymentOps: Send + Sync {
     async fn create_refund(&self, request: v1::CreateRefundRequest) -> Result<v1::CreateRefundResponse, Error>;
     async fn claim_refund(&self, request: v1::ClaimRefundRequest) -> Result<v1::Payment, Error>;
     async fn probe(&self, request: v1::ProbeRequest) -> Result<v1::ProbeResponse, Error>;
+    async fn set_channel_policy(&self, request: v1::SetChannelPolicyRequest) -> Result<v1::Channel, Error>;
 }
 
 #[cfg(test)]
@@ -55,6 +56,11 @@ mod fake {
         async fn probe(&self, q: v1::ProbeRequest) -> Result<v1::ProbeResponse, Error> {
             self.note(format!("probe {} {} {} {}", q.node_id, q.invoice, q.amount_msat, q.timeout_seconds));
             Ok(v1::ProbeResponse { reachable: true, fee_msat: 1001, parts: 1, attempts: 2, ..Default::default() })
+        }
+
+        async fn set_channel_policy(&self, q: v1::SetChannelPolicyRequest) -> Result<v1::Channel, Error> {
+            self.note(format!("policy {} {:?} {:?} {:?}", q.channel_id, q.base_fee_msat, q.fee_ppm, q.cltv_delta));
+            Ok(v1::Channel { channel_id: q.channel_id, fee_ppm: q.fee_ppm.unwrap_or(9), ..Default::default() })
         }
     }
 }

@@ -207,6 +207,13 @@ impl Node for Service {
         leader_only!(self, r, "SendKeysend", |node, q| node.send_keysend(q)).await
     }
 
+    async fn set_channel_policy(
+        &self,
+        r: Request<v1::SetChannelPolicyRequest>,
+    ) -> Result<Response<v1::Channel>, Status> {
+        leader_only!(self, r, "SetChannelPolicy", |node, q| node.set_channel_policy(q)).await
+    }
+
     async fn settle_invoice(&self, r: Request<v1::SettleInvoiceRequest>) -> Result<Response<v1::Payment>, Status> {
         leader_only!(self, r, "SettleInvoice", |node, q| node.settle_invoice(q)).await
     }

@@ -104,6 +104,20 @@ pub(super) enum NodeCommand {
     },
     /// The channels.
     Channels,
+    /// Change what forwarding over a channel costs.
+    Policy {
+        /// Channel id or user channel id.
+        channel: String,
+        /// For each HTLC.
+        #[arg(long, value_name = "AMOUNT")]
+        base_fee: Option<Amount>,
+        /// Of each million that it carries.
+        #[arg(long, value_name = "MILLIONTHS")]
+        fee_ppm: Option<u32>,
+        /// Blocks between the HTLC that comes in and the one that goes out.
+        #[arg(long, value_name = "BLOCKS")]
+        cltv_delta: Option<u32>,
+    },
     /// The peers.
     Peers,
     #[command(flatten)]
@@ -315,6 +329,7 @@ mod tests {
             "payments --limit 5 --before 17",
             "payments 00ff",
             "close abcd",
+            "policy abcd --base-fee 1sat --fee-ppm 100 --cltv-delta 80",
             "close abcd --force",
             "invoice any",
             "invoice 2500sat coffee --expiry 10m",

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     Output,
     args::{LeaderCommand, NodeCommand, Peer, PeerAddress},
-    cluster::{Answer, Call, Cluster, Seen},
+    cluster::{Answer, Call, Client, Cluster, Seen},
     failure::{Exit, Failure},
     json as to_json, payments, text, wallet,
 };
@@ -57,6 +57,21 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
             let request = v1::CloseChannelRequest { channel_id: channel.clone(), force };
             cluster.on_leader(Call::Acts, async |mut c| c.close_channel(request.clone()).await).await?;
             Ok(Output::ok(json!({ "channel": channel, "force": force }), format!("closing {channel}")))
+        }
+        NodeCommand::Policy { channel, base_fee, fee_ppm, cltv_delta } => {
+            let base_fee_msat = base_fee
+                .map(|fee| u32::try_from(fee.msat))
+                .transpose()
+                .map_err(|_| Failure::new(Exit::Usage, "--base-fee is more than there can be"))?;
+            let request = v1::SetChannelPolicyRequest { channel_id: channel, base_fee_msat, fee_ppm, cltv_delta };
+            let ask = async |mut c: Client| c.set_channel_policy(request.clone()).await;
+            let channel = cluster.on_leader(Call::Reads, ask).await?;
+            let text = text::pairs(&[
+                ("base fee", text::msat(channel.base_fee_msat.into())),
+                ("fee", format!("{} ppm", channel.fee_ppm)),
+                ("cltv delta", format!("{} blocks", channel.cltv_delta)),
+            ]);
+            Ok(Output::ok(to_json::channel(&channel), text))
         }
         NodeCommand::Channels => {
             let list =

@@ -64,6 +64,9 @@ pub(super) fn channel(c: &v1::Channel) -> Value {
         "short_channel_id": some(&c.short_channel_id),
         "channel_type": c.channel_type,
         "state": c.state,
+        "base_fee_msat": c.base_fee_msat,
+        "fee_ppm": c.fee_ppm,
+        "cltv_delta": c.cltv_delta,
     })
 }
 

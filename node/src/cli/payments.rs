@@ -46,14 +46,12 @@ pub(super) async fn run(cluster: &Cluster, command: PaymentCommand) -> Result<Ou
                 preimage: preimage.map(read_preimage).transpose()?.unwrap_or_default(),
             };
             // Settled twice is settled once.
-            let payment =
-                cluster.on_leader(Call::Reads, async |mut c| c.settle_invoice(request.clone()).await).await?;
+            let payment = cluster.on_leader(Call::Reads, async |mut c| c.settle_invoice(request.clone()).await).await?;
             paid(&payment)
         }
         PaymentCommand::Cancel { hash: Hash(payment_hash) } => {
             let request = v1::CancelInvoiceRequest { payment_hash };
-            let payment =
-                cluster.on_leader(Call::Reads, async |mut c| c.cancel_invoice(request.clone()).await).await?;
+            let payment = cluster.on_leader(Call::Reads, async |mut c| c.cancel_invoice(request.clone()).await).await?;
             Ok(Output::ok(to_json::payment(&payment), text::payment(&payment)))
         }
         PaymentCommand::Offer(command) => offer(cluster, command).await,

@@ -110,7 +110,13 @@ pub(super) fn payment(p: &v1::Payment) -> String {
         rows.insert(1, ("id", p.payment_id.clone()));
     }
     if p.cancel_height != 0 {
-        rows.push(("", format!("paid and held: `holdfast settle` takes it, `cancel` gives it back, as does block {}", p.cancel_height)));
+        rows.push((
+            "",
+            format!(
+                "paid and held: `holdfast settle` takes it, `cancel` gives it back, as does block {}",
+                p.cancel_height
+            ),
+        ));
     }
     if p.created_ms != 0 {
         rows.push(("made", time(p.created_ms)));
@@ -149,7 +155,15 @@ pub(super) fn offers(offers: &[v1::Offer]) -> String {
             (disabled, _) => format!("disabled {}", time(disabled)),
         };
         let amount = o.amount_msat.map(msat).unwrap_or_else(|| "any".into());
-        vec![o.sequence.to_string(), time(o.created_ms), amount, state, o.description.clone(), o.label.clone(), o.offer_id.clone()]
+        vec![
+            o.sequence.to_string(),
+            time(o.created_ms),
+            amount,
+            state,
+            o.description.clone(),
+            o.label.clone(),
+            o.offer_id.clone(),
+        ]
     });
     table(&["#", "made", "amount", "", "description", "label", "offer id"], rows)
 }

@@ -143,7 +143,7 @@ impl LightningNode {
         }
     }
 
-    fn find_channel(&self, id: &str) -> Result<ChannelDetails, Error> {
+    pub(super) fn find_channel(&self, id: &str) -> Result<ChannelDetails, Error> {
         let wanted = id.to_ascii_lowercase();
         let is_it = |channel: &ChannelDetails| {
             channel.channel_id.to_string() == wanted || format!("{:032x}", channel.user_channel_id) == wanted
@@ -153,7 +153,7 @@ impl LightningNode {
     }
 }
 
-fn channel_message(channel: &ChannelDetails) -> v1::Channel {
+pub(super) fn channel_message(channel: &ChannelDetails) -> v1::Channel {
     let closing = !matches!(channel.channel_shutdown_state, None | Some(ChannelShutdownState::NotShuttingDown));
     let anchors = channel.channel_type.as_ref().is_some_and(|kind| kind.requires_anchors_zero_fee_htlc_tx());
     v1::Channel {
@@ -171,6 +171,9 @@ fn channel_message(channel: &ChannelDetails) -> v1::Channel {
         pending_htlcs: (channel.pending_inbound_htlcs.len() + channel.pending_outbound_htlcs.len()) as u32,
         short_channel_id: channel.short_channel_id.map(scid_text).unwrap_or_default(),
         channel_type: if anchors { "anchors" } else { "static-remote-key" }.into(),
+        base_fee_msat: channel.config.map_or(0, |config| config.forwarding_fee_base_msat),
+        fee_ppm: channel.config.map_or(0, |config| config.forwarding_fee_proportional_millionths),
+        cltv_delta: channel.config.map_or(0, |config| config.cltv_expiry_delta.into()),
         state: match (closing, channel.is_channel_ready) {
             (true, _) => "closing",
             (false, true) => "ready",

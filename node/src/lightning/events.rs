@@ -251,8 +251,7 @@ impl Events {
                 let payment_id = payment_id.unwrap_or(PaymentId(payment_hash.0));
                 let why = records::path_failure(&failure, payment_failed_permanently);
                 let name = self.new_name();
-                let part =
-                    records::outbound_part(name, payment_id.0, &path, &hold_times, Some(why), short_channel_id);
+                let part = records::outbound_part(name, payment_id.0, &path, &hold_times, Some(why), short_channel_id);
                 self.queue.effect(Effect::PaymentPart(part));
             }
             Event::ProbeSuccessful { payment_id, path, .. } => {
@@ -478,8 +477,7 @@ fn inbound(payment_hash: PaymentHash, purpose: &PaymentPurpose, status: PaymentS
     let mut change = PaymentChange::of_hash(payment_hash.0, Direction::Inbound, kind_of(purpose), status);
     if let PaymentPurpose::Bolt12OfferPayment { payment_context, .. } = purpose {
         change.offer_id = Some(payment_context.offer_id.0);
-        change.payer_note =
-            payment_context.invoice_request.payer_note_truncated.as_ref().map(|note| note.0.clone());
+        change.payer_note = payment_context.invoice_request.payer_note_truncated.as_ref().map(|note| note.0.clone());
     }
     change
 }

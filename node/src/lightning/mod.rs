@@ -30,6 +30,7 @@ pub mod own_gossip;
 pub mod payments;
 pub mod peers;
 pub mod persist;
+mod policies;
 pub mod probes;
 pub mod queue;
 pub mod records;

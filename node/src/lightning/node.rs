@@ -632,4 +632,8 @@ impl crate::api::PaymentOps for LightningNode {
     async fn probe(&self, request: v1::ProbeRequest) -> Result<v1::ProbeResponse, Error> {
         self.find_out(request).await
     }
+
+    async fn set_channel_policy(&self, request: v1::SetChannelPolicyRequest) -> Result<v1::Channel, Error> {
+        self.set_policy(request).await
+    }
 }
