@@ -181,8 +181,8 @@ fn a_profile_gives_region_credentials_and_role() {
         assert!(calls[1].signer.as_ref().unwrap().starts_with("ASIA"));
 
         let missing = AwsKmsCustody { profile: Some("nobody".into()), region: Some(REGION.into()), ..world.kms(&key) };
-        let why = assert_unavailable(custody::init(&CustodyConfig::AwsKms(missing), NETWORK, directory), "no profile");
-        assert!(why.contains("no AWS credentials"), "{why}");
+        let why = assert_wrong(custody::init(&CustodyConfig::AwsKms(missing), NETWORK, directory), "no profile");
+        assert!(why.contains("profile `nobody` was not defined"), "{why}");
     });
 }
 

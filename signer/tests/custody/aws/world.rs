@@ -15,7 +15,7 @@ use std::{
 use holdfast_signer::config::{AwsKmsCustody, AwsSecretsManagerCustody};
 
 use crate::{
-    moto::{Moto, REGION},
+    moto::{self, Moto, REGION},
     proxy::Proxy,
 };
 
@@ -38,6 +38,8 @@ pub fn in_its_own_process(
     child.args(["--exact", test, "--nocapture"]);
     isolate(&mut child, directory.path());
     child.env(DIRECTORY, directory.path()).env(PORT, port.to_string());
+    // Its home is another, in which moto is not installed.
+    child.env("HOLDFAST_MOTO", moto::program());
     let child = child.envs(variables(directory.path(), port)).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(child.status.success() && stdout.contains("1 passed"), "{test}: {}\n{stdout}\n{stderr}", child.status);
