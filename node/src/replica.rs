@@ -134,10 +134,10 @@ impl Replica {
             reader: Arc::new(PgReader::new(config.postgres.clone())),
             chain: tokio::sync::Mutex::new(Some(RecentChain::default())),
             metrics: OnceLock::new(),
-            credentials,
             node_id: Mutex::default(),
             health: Mutex::default(),
             role: RwLock::new(Role::StandingBy),
+            credentials,
             handovers: watch::Sender::new(None),
             config,
         }))
@@ -408,10 +408,10 @@ impl Replica {
         let mut round = 0u64;
         loop {
             let (bitcoind, signer, postgres, height) = tokio::join!(
-                timed(self.ask_bitcoind(round)),
+                self.ask_bitcoind(round),
                 timed(self.ask_signer()),
                 timed(self.reader.leadership(0)),
-                self.bitcoind.height()
+                timed(self.bitcoind.height())
             );
             let bytes = match round.is_multiple_of(SIZE_EVERY) {
                 true => self.reader.database_bytes().await.ok(),
@@ -419,9 +419,9 @@ impl Replica {
             };
             {
                 let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-                health.took = [postgres.1, signer.1, bitcoind.1];
-                let (bitcoind, signer, postgres) = (bitcoind.0, signer.0, postgres.0);
-                health.bitcoind_height = height.ok();
+                health.took = [postgres.1, signer.1, height.1];
+                let (signer, postgres) = (signer.0, postgres.0);
+                health.bitcoind_height = height.0.ok();
                 health.database_bytes = bytes.or(health.database_bytes);
                 health.bitcoind = bitcoind.err();
                 health.signer = signer.err();

@@ -43,7 +43,7 @@ impl Collector for Figures {
     }
 }
 
-/// Every gauge, with its help. docs/metrics.md says more, and a test that it names them all.
+/// Every gauge, with its help. docs/metrics.md says more.
 const GAUGES: &[(&str, &str)] = &[
     ("build_info", "1; the version and the replica's name are in the labels"),
     ("leading", "1 on the leader, 0 on a standby"),

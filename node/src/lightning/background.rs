@@ -98,8 +98,9 @@ impl Background {
 async fn handle_events(node: Arc<LightningNode>, events: Arc<Events>, onion_messenger: Arc<OnionMessenger>) {
     loop {
         block_in_place(|| {
+            let followed = node.queue.followed();
             node.queue.with_state(|| {
-                node.manager.process_pending_events(&*events);
+                followed.in_scope(|| node.manager.process_pending_events(&*events));
                 node.monitors.process_pending_events(&*events);
                 onion_messenger.process_pending_events(&*events);
             });
@@ -107,7 +108,8 @@ async fn handle_events(node: Arc<LightningNode>, events: Arc<Events>, onion_mess
                 // A forward that failed or a payment that arrived is an event.
                 node.queue.with_state(|| node.manager.process_pending_events(&*events));
             }
-            node.peers.process_events();
+            followed.in_scope(|| node.peers.process_events());
+            node.queue.follow_no_more(&followed);
         });
         node.queue.wake();
         tokio::select! {
@@ -126,7 +128,7 @@ const LOOK: Duration = Duration::from_millis(100);
 async fn send_messages(node: Arc<LightningNode>, ready: Arc<Notify>) {
     loop {
         ready.notified().await;
-        block_in_place(|| node.peers.process_events());
+        block_in_place(|| node.queue.followed().in_scope(|| node.peers.process_events()));
     }
 }
 

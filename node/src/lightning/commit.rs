@@ -144,6 +144,7 @@ impl<M: Machine> Committer<M> {
             if taken.is_empty() {
                 self.queue.mark_committed(taken.number);
             } else {
+                self.queue.follow(&taken.span);
                 taken.span.clone().in_scope(|| self.acknowledge(taken));
             }
         }

@@ -24,6 +24,8 @@ pub struct CommitQueue {
     state: Mutex<()>,
     wake: Notify,
     committed: watch::Sender<u64>,
+    /// The trace of the last commit that was in one, until what waited for it is done.
+    followed: Mutex<Option<Span>>,
 }
 
 /// What waits for the next commit, in the order in which it was handed over.
@@ -56,6 +58,7 @@ impl Default for CommitQueue {
             state: Mutex::default(),
             wake: Notify::new(),
             committed: watch::Sender::new(0),
+            followed: Mutex::default(),
         }
     }
 }
@@ -146,6 +149,24 @@ impl CommitQueue {
 
     pub(super) fn released_messages(&self) -> u64 {
         self.pending().released
+    }
+
+    /// LDK signs and sends what a commit was waited for when events are handled and messages fetched: a part of its trace.
+    pub(super) fn follow(&self, commit: &Span) {
+        if !commit.is_none() {
+            *self.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit.clone());
+        }
+    }
+
+    /// What handling events and fetching messages is a part of now.
+    pub(super) fn followed(&self) -> Span {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(Span::none)
+    }
+
+    /// All that `commit` was waited for is done.
+    pub(super) fn follow_no_more(&self, commit: &Span) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.take_if(|followed| followed.id() == commit.id());
     }
 
     pub(super) fn mark_committed(&self, commit: u64) {
