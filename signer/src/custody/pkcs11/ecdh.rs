@@ -106,8 +106,10 @@ pub fn fresh_key() -> Result<SecretKey, CustodyError> {
     }
 }
 
-/// At most this many rounds of each pace are measured, and no new one after this time.
-const ROUNDS: usize = 4;
+/// So many rounds of each pace are measured at least, because the machine may be busy with something else in one of them; at
+/// most so many, and beyond the least none after this time.
+const LEAST_ROUNDS: usize = 3;
+const MOST_ROUNDS: usize = 8;
 const PATIENCE: Duration = Duration::from_millis(600);
 
 /// Measures both paces on this token, and takes two calls at once where that takes less than three quarters of the time.
@@ -116,7 +118,7 @@ pub fn measure(workers: &Workers, node_id: &PublicKey) -> Result<Pace, CustodyEr
     let secp = Secp256k1::new();
     let started = Instant::now();
     let (mut single, mut double) = (Duration::MAX, Duration::MAX);
-    for round in 0..=ROUNDS {
+    for round in 0..=MOST_ROUNDS {
         let point = fresh_key()?.public_key(&secp);
         let Plan::Ask { shifted } = point::plan(&point, node_id) else { continue };
         let before = Instant::now();
@@ -128,7 +130,7 @@ pub fn measure(workers: &Workers, node_id: &PublicKey) -> Result<Pace, CustodyEr
             single = single.min(between - before);
             double = double.min(between.elapsed());
         }
-        if round > 0 && started.elapsed() > PATIENCE {
+        if round >= LEAST_ROUNDS && started.elapsed() > PATIENCE {
             break;
         }
     }
