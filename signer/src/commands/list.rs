@@ -75,7 +75,7 @@ impl View {
                     rows.push(("  lock", header.lock.into()));
                     let identity = if header.identity_in_token { "in the token" } else { "a child of the seed" };
                     rows.push(("  node key", identity.into()));
-                    rows.extend(header.facts.into_iter().map(|(name, value)| (name, value)));
+                    rows.extend(header.facts);
                 }
             }
         }
