@@ -16,7 +16,9 @@ use holdfast_node::{
     api::{self, Backend, Metrics},
     cli::Exit,
     config::{COMMENTED_DEFAULT, ConfigError, NodeConfig},
+    leader::StandError,
     replica::{HandedOver, Replica, ReplicaError},
+    store::postgres::StoreError,
 };
 use holdfast_proto::{
     identity::Role,
@@ -202,7 +204,11 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self { exit: Exit::Config, why: error.to_string() }
+        let exit = match error {
+            ConfigError::Read { .. } => Exit::NoInput,
+            ConfigError::Parse { .. } => Exit::Config,
+        };
+        Self { exit, why: error.to_string() }
     }
 }
 
@@ -214,9 +220,13 @@ impl From<TlsError> for Failure {
 
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Self {
+        use ReplicaError as E;
         let exit = match error {
-            ReplicaError::Tls(_) | ReplicaError::WrongChain(_) | ReplicaError::Bitcoind(_) => Exit::Config,
-            ReplicaError::Listen { .. } => Exit::Unavailable,
+            E::Tls(_) | E::WrongChain(_) | E::Bitcoind(_) | E::SignerNetwork { .. } => Exit::Config,
+            E::Store(StoreError::OtherNode { .. } | StoreError::SchemaTooNew { .. }) => Exit::Config,
+            E::Stand(StandError::SchemaTooNew { .. }) => Exit::Config,
+            E::Store(StoreError::Damaged(_)) => Exit::Data,
+            E::Listen { .. } => Exit::Unavailable,
             _ => Exit::Software,
         };
         Self { exit, why: error.to_string() }

@@ -98,7 +98,9 @@ pub enum ReplicaError {
     Bitcoind(std::io::Error),
     #[error("bitcoind is on another network than {0}: look at bitcoind.url and network in the configuration")]
     WrongChain(Network),
-    #[error("the signer is for {signers}, and this replica for {ours}: network in one of the two configurations is wrong")]
+    #[error(
+        "the signer is for {signers}, and this replica for {ours}: network in one of the two configurations is wrong"
+    )]
     SignerNetwork { signers: String, ours: Network },
     #[error("signer: {0}")]
     Signer(#[from] Error),

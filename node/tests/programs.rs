@@ -30,7 +30,7 @@ fn a_bad_configuration_ends_the_node_with_78_and_says_where_it_is_bad() {
     let file = dir.path().join("node.toml");
     let path = file.to_str().unwrap();
     let missing = node(&["run", "--config", path]);
-    assert_eq!(missing.status.code(), Some(78));
+    assert_eq!(missing.status.code(), Some(66));
     assert!(stderr(&missing).contains(path));
 
     std::fs::write(&file, COMMENTED_DEFAULT.replace("network = ", "netwrok = ")).unwrap();

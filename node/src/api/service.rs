@@ -230,10 +230,7 @@ impl Node for Service {
         leader_only!(self, r, "DisableOffer", |node, q| node.disable_offer(q)).await
     }
 
-    async fn list_offers(
-        &self,
-        r: Request<v1::ListOffersRequest>,
-    ) -> Result<Response<v1::ListOffersResponse>, Status> {
+    async fn list_offers(&self, r: Request<v1::ListOffersRequest>) -> Result<Response<v1::ListOffersResponse>, Status> {
         self.answer("ListOffers", Open::Operators, r, |q| async move {
             Ok(v1::ListOffersResponse { offers: self.backend.offers(page(q.limit), q.before).await? })
         })

@@ -19,6 +19,8 @@ pub enum Exit {
     Usage = 64,
     /// What was given is not what it must be: an unknown channel, a bad invoice.
     Data = 65,
+    /// A file that is to be read is not there, or may not be read.
+    NoInput = 66,
     /// No replica answers, or a part that it needs is away. Trying again later may help.
     Unavailable = 69,
     /// A bug.

@@ -237,8 +237,14 @@ async fn follow_chain(
 /// LDK asks for this about once a minute, and once at the start.
 async fn tick_manager(node: Arc<LightningNode>) {
     let mut minute = tokio::time::interval(Duration::from_secs(60));
+    minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         minute.tick().await;
+        // LDK counts ticks while it waits for a peer, and closes a channel after some. While nothing can be committed our own
+        // messages wait too, so time stands still (P7).
+        if !node.queue.committed().await {
+            return;
+        }
         block_in_place(|| node.manager.timer_tick_occurred());
         node.queue.wake();
     }

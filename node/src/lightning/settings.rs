@@ -38,7 +38,9 @@ pub fn reason_to_refuse(
         return Some(format!("its capacity is above {MAX_INBOUND_CAPACITY_SAT} sat"));
     }
     if kind.requires_anchors_zero_fee_htlc_tx() && spendable_sat < reserve_sat {
-        return Some(format!("the wallet can spend {spendable_sat} sat, and with it {reserve_sat} sat would be reserved"));
+        return Some(format!(
+            "the wallet can spend {spendable_sat} sat, and with it {reserve_sat} sat would be reserved"
+        ));
     }
     None
 }

@@ -19,8 +19,8 @@ use lightning_block_sync::gossip::{GossipVerifier, TokioSpawner};
 use lightning_net_tokio::SocketDescriptor;
 
 use super::{
-    BufferedBroadcaster, BufferedKv, BufferedPersister, ClosingWatch, MessageGate, logger::TracingLogger, offers::OfferGate,
-    own_gossip::OwnGossip, signing_wallet::SigningWallet,
+    BufferedBroadcaster, BufferedKv, BufferedPersister, ClosingWatch, MessageGate, logger::TracingLogger,
+    offers::OfferGate, own_gossip::OwnGossip, signing_wallet::SigningWallet,
 };
 use crate::chain::{Bitcoind, FeeEstimates, Wallet};
 

@@ -14,8 +14,6 @@ pub struct Figures {
     pub channels: u64,
     pub cooperative: u64,
     pub cooperative_seen_on_chain: u64,
-    /// Runs that an assertion of LDK's ended.
-    pub cut_short: u64,
     pub forced: u64,
 }
 
@@ -31,7 +29,6 @@ impl Figures {
         self.channels += other.channels;
         self.cooperative += other.cooperative;
         self.cooperative_seen_on_chain += other.cooperative_seen_on_chain;
-        self.cut_short += other.cut_short;
         self.forced += other.forced;
     }
 }

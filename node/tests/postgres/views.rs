@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use holdfast_node::store::batch::{Direction, PaymentChange, PaymentStatus};
+use holdfast_node::store::batch::{Direction, PaymentChange, PaymentPart, PaymentStatus};
 use holdfast_node::store::{Batch, CommitError, Effect, MonitorKey, MonitorWrite, Store};
 use tokio_postgres::{Client, NoTls};
 
@@ -24,8 +24,30 @@ fn one_of_each() -> Vec<Effect> {
         amount_msat: Some(1_000_000),
         fee_msat: Some(fee_msat),
     };
+    let part = PaymentPart {
+        part_id: [6; 32],
+        payment_id: [1; 32],
+        direction: Direction::Outbound,
+        failure: None,
+        channel: Some("1x2x3".into()),
+        hops: Vec::new(),
+        amount_msat: 5_000,
+        fee_msat: 7,
+        held_ms: None,
+        failed_channel: None,
+    };
+    let offer = Effect::OfferCreated {
+        offer_id: [7; 32],
+        offer: "lno1x".into(),
+        amount_msat: Some(5_000),
+        description: "tea".into(),
+        label: None,
+        expires_at_s: None,
+    };
     vec![
         Effect::Payment(paid),
+        Effect::PaymentPart(part),
+        offer,
         Effect::ChannelPending { channel_id: [4; 32], user_channel_id: 5, counterparty: [3; 33], funding },
         Effect::ChannelReady { channel_id: [4; 32], user_channel_id: 5 },
         forward(1, 1_000),
@@ -101,8 +123,18 @@ async fn p2_a_row_that_people_see_is_written_by_the_transaction_that_wrote_the_s
     let monitors = vec![MonitorWrite::Full { key, update_id: 1, bytes: vec![1] }];
     let batch = Batch { manager: Some(vec![1]), monitors, effects: one_of_each(), ..Batch::default() };
     store.commit(&batch).await.unwrap();
-    let tables =
-        ["payments", "forwards", "channels", "onchain_broadcasts", "peers", "monitors", "manager", "last_batch"];
+    let tables = [
+        "payments",
+        "payment_parts",
+        "offers",
+        "forwards",
+        "channels",
+        "onchain_broadcasts",
+        "peers",
+        "monitors",
+        "manager",
+        "last_batch",
+    ];
     let rows: Vec<String> = tables.iter().map(|table| format!("SELECT xmin::text FROM holdfast.{table}")).collect();
     let distinct = format!("SELECT count(DISTINCT xmin) FROM ({}) AS rows", rows.join(" UNION ALL "));
     assert_eq!(client.query_one(&distinct, &[]).await.unwrap().get::<_, i64>(0), 1);

@@ -96,9 +96,7 @@ pub fn import(
 ) -> Result<Arc<dyn Custody>, CustodyError> {
     Ok(match config {
         CustodyConfig::File(config) => Arc::new(file::FileBackend::import(config, network, seed)?),
-        CustodyConfig::Pkcs11(config) => {
-            Arc::new(pkcs11::Pkcs11Backend::import(config, network, data_dir, seed)?)
-        }
+        CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::import(config, network, data_dir, seed)?),
         CustodyConfig::AwsKms(config) => Arc::new(aws::kms::import(config, network, data_dir, seed)?),
         CustodyConfig::AwsSecretsManager(config) => {
             Arc::new(aws::secrets_manager::import(config, network, data_dir, seed)?)

@@ -22,11 +22,11 @@ use std::{
 
 pub use bytes::{Bytes, Digest, Point, TxId};
 pub use embedded::EmbeddedStore;
-pub use inspect::{Inspection, inspect};
 use holdfast_proto::{
     error::Error,
     identity::{Identity, Role},
 };
+pub use inspect::{Inspection, inspect};
 use record::Sealer;
 pub use record::TermState;
 use serde::{Serialize, de::DeserializeOwned};

@@ -18,8 +18,7 @@ pub use commit::{NodeIdentity, PgStore, StoreStats};
 pub use config::{PgConfig, PgConfigError, PgTls};
 pub use payments::{KeyRow, OfferRow, PartRow, PaymentRow};
 pub use read::{
-    ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError,
-    TakeoverRow,
+    ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow,
 };
 
 /// Why the leader's store cannot be opened or loaded. A server that is away is none of these: it is waited for.

@@ -119,7 +119,8 @@ impl PgReader {
 
     /// Whose database this is, as (node id, network); none before the first leader wrote it, or before there are tables.
     pub async fn node(&self) -> Result<Option<([u8; 33], String)>, ReadError> {
-        let there = self.rows("SELECT to_regclass('holdfast.node') IS NOT NULL", &[], |row| Ok(row.try_get(0)?)).await?;
+        let there =
+            self.rows("SELECT to_regclass('holdfast.node') IS NOT NULL", &[], |row| Ok(row.try_get(0)?)).await?;
         if there.first() != Some(&true) {
             return Ok(None);
         }
@@ -279,7 +280,11 @@ pub(super) fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Failure> {
     bytes.try_into().map_err(|_| Failure::Wrong(format!("{} bytes where {N} belong", bytes.len())))
 }
 
-pub(super) fn named<T: Copy, const N: usize>(name: &str, all: [T; N], name_of: impl Fn(T) -> &'static str) -> Result<T, Failure> {
+pub(super) fn named<T: Copy, const N: usize>(
+    name: &str,
+    all: [T; N],
+    name_of: impl Fn(T) -> &'static str,
+) -> Result<T, Failure> {
     all.into_iter()
         .find(|value| name_of(*value) == name)
         .ok_or_else(|| Failure::Wrong(format!("an unknown word in a column: {name}")))

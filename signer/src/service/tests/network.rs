@@ -64,7 +64,10 @@ async fn who_calls_is_who_the_certificate_says_and_errors_keep_their_type() {
     assert!(matches!(error(replica.ecdh(ecdh(5)).await.unwrap_err()), Error::Misuse { .. }));
     let bad = v1::SignMessageRequest { term: 4, message: vec![0; 9 << 20] };
     let refused = error(operator.sign_message(bad.clone()).await.unwrap_err());
-    assert!(matches!(&refused, Error::Refused { rule, .. } if rule == "identity"), "read before it was refused: {refused}");
+    assert!(
+        matches!(&refused, Error::Refused { rule, .. } if rule == "identity"),
+        "read before it was refused: {refused}"
+    );
     assert!(replica.sign_message(bad).await.is_err(), "a request beyond the limit");
     assert!(operator.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner().ready);
 

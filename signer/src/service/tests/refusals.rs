@@ -176,7 +176,11 @@ fn identity_each_call_is_open_only_to_those_it_is_meant_for() {
     let status = side.core.status();
     assert!(status.ready);
     assert_eq!(status.refusals.get("identity"), Some(&4));
-    assert!(side.core.metrics_text(std::time::SystemTime::now()).contains(r#"holdfast_signer_refusals_total{rule="identity"} 4"#));
+    assert!(
+        side.core
+            .metrics_text(std::time::SystemTime::now())
+            .contains(r#"holdfast_signer_refusals_total{rule="identity"} 4"#)
+    );
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn the_seed_never_goes_to_kms_and_its_key_opens_in_one_context_only() {
         let ask = |node_id: &str| {
             let request = world.moto.kms().decrypt().ciphertext_blob(data_key.clone());
             let request = request.encryption_context("network", "regtest").encryption_context("version", "1");
-            world.moto.block_on(request.encryption_context("node-id", node_id).send())
+            let answer = world.moto.block_on(request.encryption_context("node-id", node_id).send());
+            answer.map_err(|error| error.to_string())
         };
         let node_id = made.identity().public_key();
         let opened = ask(&node_id.to_string()).unwrap().plaintext.unwrap();
