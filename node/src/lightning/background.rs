@@ -9,7 +9,7 @@ use std::{
 };
 
 use lightning::{
-    chain::{BestBlock, Listen},
+    chain::{BestBlock, Listen, chaininterface::BroadcasterInterface},
     events::EventsProvider,
     ln::msgs::OnionMessageHandler,
     routing::scoring::ScoreUpdate,
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    BufferedKv, CommitQueue,
+    BufferedBroadcaster, BufferedKv, CommitQueue,
     events::Events,
     gossip::Saver,
     node::LightningNode,
@@ -75,6 +75,7 @@ impl Background {
             monitors: node.monitors.clone(),
             sweeper: sweeper.clone(),
             wallet: node.wallet.clone(),
+            broadcaster: node.broadcaster.clone(),
             events: events.clone(),
             settling,
             outbox,
@@ -139,6 +140,7 @@ struct Chain {
     monitors: Arc<ChainMonitor>,
     sweeper: Arc<Sweeper>,
     wallet: Arc<Wallet>,
+    broadcaster: Arc<BufferedBroadcaster>,
     events: Arc<Events>,
     settling: Arc<Settling>,
     outbox: Outbox,
@@ -161,10 +163,15 @@ impl Listen for Chain {
                 }
                 self.sweeper.block_connected(block, height);
                 sweep(&self.sweeper);
+                // Behind the commit that knows of them: the wallet has a payment before the store does (P2).
+                for tx in self.wallet.unconfirmed() {
+                    self.broadcaster.broadcast_transactions(&[&tx]);
+                }
             });
         });
         tracing::debug!(height, block = %block.block_hash(), "connected a block");
-        for tx in self.settling.taken_back().into_iter().chain(self.wallet.unconfirmed()) {
+        // These were in a block before: anybody may have them.
+        for tx in self.settling.taken_back() {
             self.outbox.send(vec![tx]);
         }
     }
