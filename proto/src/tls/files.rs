@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use zeroize::Zeroizing;
@@ -15,9 +16,14 @@ pub(super) struct Files {
     certificate: PathBuf,
     key: PathBuf,
     ca: PathBuf,
-    /// What was read last, good or bad.
+    /// What was taken last, or is of somebody else.
     seen: [Option<Stamp>; 3],
+    /// When the log last had that the new files are of no use.
+    told: Option<Instant>,
 }
+
+/// Connections may come fast, and each looks again.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Changes whenever a file is written or another takes its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +36,7 @@ struct Stamp {
 impl Files {
     pub(super) fn new([certificate, key, ca]: [&Path; 3]) -> Self {
         let seen = [certificate, key, ca].map(Stamp::of);
-        Self { certificate: certificate.to_owned(), key: key.to_owned(), ca: ca.to_owned(), seen }
+        Self { certificate: certificate.to_owned(), key: key.to_owned(), ca: ca.to_owned(), seen, told: None }
     }
 
     pub(super) fn load(&self) -> Result<(Identity, Inner), TlsError> {
@@ -48,19 +54,24 @@ impl Files {
         if seen == self.seen {
             return None;
         }
-        self.seen = seen;
         match self.load() {
             Ok((same, inner)) if same == *identity => {
+                (self.seen, self.told) = (seen, None);
                 tracing::info!(%identity, "the certificate was renewed");
                 Some(inner)
             }
             Ok((other, _)) => {
+                self.seen = seen;
                 tracing::error!(%identity, %other, "a new certificate is of somebody else: the old one stays");
                 None
             }
-            // Half of them may be written; the next connection looks again.
+            // Half of them may be written, and some failures pass while the files stay as they are: too many are open, or the
+            // certificate counts from a minute ahead. The next connection looks again.
             Err(error) => {
-                tracing::warn!(%error, "the new certificate is of no use: the old one stays");
+                if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                    self.told = Some(Instant::now());
+                    tracing::warn!(%error, "the new certificate is of no use: the old one stays");
+                }
                 None
             }
         }

@@ -92,6 +92,26 @@ async fn files_that_are_replaced_count_from_the_next_connection_on() {
     assert!(served(&client).await);
 }
 
+/// What makes them of no use may pass while they stay as they are.
+#[test]
+fn files_that_are_not_of_use_yet_are_looked_at_again() {
+    let ca = Ca::new("d");
+    let files = Files::of(&ca.issue(&["spiffe://d/replica/a"], Dates::Now), &ca.pem);
+    let credentials = files.load().unwrap();
+    let old = credentials.current();
+    let from = SystemTime::now() + Duration::from_secs(3);
+    files.write(&ca.issue(&["spiffe://d/replica/a"], Dates::From(from)), &ca.pem);
+    let early = credentials.current();
+    // Certificates know whole seconds.
+    let late = SystemTime::now() + Duration::from_secs(1) >= from;
+    assert!(late || Arc::ptr_eq(&early, &old), "taken before its time");
+    let deadline = Instant::now() + PATIENCE;
+    while Arc::ptr_eq(&credentials.current(), &old) {
+        assert!(Instant::now() < deadline, "never looked at again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[tokio::test]
 async fn a_refused_client_is_told_that_it_is_its_certificate() {
     let (ca, stranger) = (Ca::new("d"), Ca::new("d"));
@@ -252,6 +272,7 @@ enum Dates {
     Past,
     Now,
     Future,
+    From(SystemTime),
 }
 
 impl Ca {
@@ -274,6 +295,7 @@ impl Ca {
             Dates::Past => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
             Dates::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2999, 1, 1)),
             Dates::Future => (date_time_ymd(2998, 1, 1), date_time_ymd(2999, 1, 1)),
+            Dates::From(time) => (time.into(), date_time_ymd(2999, 1, 1)),
         };
         let pem = params.signed_by(&pair, &self.issuer).unwrap().pem();
         Issued { pem, key: pair.serialize_pem() }
