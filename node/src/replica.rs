@@ -285,7 +285,7 @@ impl Replica {
             blocks,
             metrics,
             reserve_per_channel_sat: self.config.wallet.reserve_per_channel_sat,
-            reader: self.reader.clone(),
+            reader: Arc::new(PgReader::of_primary(self.config.postgres.clone())),
             loaded,
             peers,
         };

@@ -1,7 +1,7 @@
 //! Payments' rows beyond their status: parts, idempotency keys, offers, and payments without a hash.
 
 use holdfast_node::store::batch::{Direction, PartHop, PaymentChange, PaymentKind, PaymentPart, PaymentStatus};
-use holdfast_node::store::postgres::{KeyRow, PgReader};
+use holdfast_node::store::postgres::{KeyRow, PgReader, ReadError};
 use holdfast_node::store::{Batch, CommitError, Effect, Store};
 
 use crate::server::{Server, open};
@@ -128,4 +128,26 @@ async fn an_offer_is_paid_before_its_hash_is_known_and_a_held_payment_waits() {
         store.commit(&batch(vec![Effect::Payment(payment(5, Direction::Inbound, status))])).await.unwrap();
         assert_eq!(reader.payment([5; 32]).await.unwrap().unwrap().status, then);
     }
+}
+
+/// A standby may lag: to it, what was just paid is still to be paid.
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_something_is_paid_is_not_asked_of_a_hot_standby() {
+    let mut server = Server::quick().await;
+    let (leadership, store) = open(&server.config()).await;
+    let (anybodys, leaders) = (PgReader::new(server.config()), PgReader::of_primary(server.config()));
+    let paid = Effect::Payment(payment(1, Direction::Outbound, PaymentStatus::Succeeded));
+    store.commit(&batch(vec![paid, key("a", 7, 1)])).await.unwrap();
+    let row = leaders.payment_in([1; 32], Direction::Outbound).await.unwrap().unwrap();
+    assert_eq!(row.status, PaymentStatus::Succeeded);
+    drop((leadership, store));
+
+    server.crash();
+    server.write_for_postgres("data/standby.signal", "");
+    server.launch().await;
+    let recovers: bool = server.admin().await.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap().get(0);
+    assert!(recovers, "no standby, so this test would show nothing");
+    assert_eq!(anybodys.payment_in([1; 32], Direction::Outbound).await.unwrap(), Some(row));
+    assert!(matches!(leaders.payment_in([1; 32], Direction::Outbound).await, Err(ReadError::Unavailable(_))));
+    assert!(matches!(leaders.payment_key("a").await, Err(ReadError::Unavailable(_))));
 }

@@ -17,6 +17,7 @@ use super::{from_bigint, to_bigint};
 /// One connection of its own, made when it is first needed and again when it has broken.
 pub struct PgReader {
     config: PgConfig,
+    purpose: Purpose,
     session: Mutex<Option<Arc<Session>>>,
 }
 
@@ -94,7 +95,12 @@ pub enum ReadError {
 
 impl PgReader {
     pub fn new(config: PgConfig) -> Self {
-        Self { config, session: Mutex::new(None) }
+        Self { config, purpose: Purpose::Read, session: Mutex::new(None) }
+    }
+
+    /// For the leader, which decides by what it reads: asks no server that may lag behind what was committed.
+    pub fn of_primary(config: PgConfig) -> Self {
+        Self { config, purpose: Purpose::ReadOwn, session: Mutex::new(None) }
     }
 
     /// At most `limit` forwards, newest first, of those before the one with sequence `before`.
@@ -165,7 +171,7 @@ impl PgReader {
         match &*current {
             Some(session) if !fresh && !session.client.is_closed() => Ok(session.clone()),
             _ => {
-                let connecting = Session::connect(&self.config, Purpose::Read);
+                let connecting = Session::connect(&self.config, self.purpose);
                 let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
                     .await
                     .unwrap_or_else(|_| Err(Failure::Away(format!("no answer in {CONNECT_TIMEOUT:?}"))))?;

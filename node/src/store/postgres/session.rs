@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     Setup,
     /// Answers queries; a hot standby will do.
     Read,
+    /// Answers the leader's own questions: what it has committed must be there, so a standby, which may lag, will not do.
+    ReadOwn,
 }
 
 impl Purpose {
@@ -44,6 +46,8 @@ impl Purpose {
                  -c jit=off -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
             }
             Self::Setup => "-c idle_in_transaction_session_timeout=10000 -c lock_timeout=10000 -c jit=off",
+            // It may not make its transactions read-only: by that a server that can be written to is told from others.
+            Self::ReadOwn => "-c idle_in_transaction_session_timeout=2000 -c statement_timeout=10000 -c jit=off",
             Self::Read => {
                 "-c idle_in_transaction_session_timeout=2000 -c statement_timeout=10000 -c jit=off \
                  -c default_transaction_read_only=on"
@@ -57,6 +61,7 @@ impl Purpose {
             Self::Write => "write",
             Self::Setup => "setup",
             Self::Read => "read",
+            Self::ReadOwn => "read-own",
         }
     }
 }
