@@ -14,7 +14,7 @@ use lightning::{
     util::{errors::APIError, sweep::OutputSpendStatus},
 };
 
-use super::{events::new_user_channel_id, node::LightningNode};
+use super::{events::new_user_channel_id, limits, node::LightningNode};
 use crate::store::Effect;
 
 /// What opening a channel of this capacity needs beyond it: the funding transaction's fee at a fair rate.
@@ -24,6 +24,7 @@ impl LightningNode {
     pub(super) async fn open(&self, request: v1::OpenChannelRequest) -> Result<v1::OpenChannelResponse, Error> {
         self.must_run()?;
         let peer = PublicKey::from_str(&request.node_id).map_err(|e| Error::misuse("node_id", e.to_string()))?;
+        limits::sat("capacity_sat", request.capacity_sat)?;
         if request.push_msat / 1000 > request.capacity_sat {
             return Err(Error::misuse("push_msat", "it is more than the capacity"));
         }

@@ -12,6 +12,7 @@ use std::{
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use holdfast_proto::error::Error;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tracing::Instrument;
 
 const MAX_BYTES: usize = 256;
 
@@ -59,11 +60,32 @@ impl Turns {
         };
         turn.lock_owned().await
     }
+
+    /// Does `work` when nobody else has this key in hand, and keeps it in hand until the work is done, also if whoever
+    /// asked for it has gone away by then: dropping this future after the work has begun does not stop it.
+    pub async fn see_through<T: Send + 'static>(
+        &self,
+        key: Option<&str>,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = match key {
+            Some(key) => Some(self.take(key).await),
+            None => None,
+        };
+        let whole = async move {
+            let _turn = turn;
+            work.await
+        };
+        let done = tokio::spawn(whole.in_current_span()).await;
+        done.unwrap_or_else(|error| Err(Error::Internal(format!("a payment's beginning was cut short: {error}"))))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::{super::CommitQueue, *};
 
     #[test]
     fn a_key_stands_for_one_request() {
@@ -89,5 +111,42 @@ mod tests {
         drop(second.await.unwrap());
         drop(turns.take("c").await);
         assert_eq!(turns.0.lock().unwrap().len(), 2, "keys that nobody holds are forgotten");
+    }
+    /// A client that goes away while the store hangs must not let another in before the first payment is committed.
+    #[tokio::test]
+    async fn what_has_begun_keeps_its_turn_when_the_client_goes_away() {
+        let (turns, queue) = (Arc::new(Turns::default()), Arc::new(CommitQueue::default()));
+        let (begun, is_stored) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let ask = || {
+            let (turns, queue) = (turns.clone(), queue.clone());
+            let (begun, is_stored) = (begun.clone(), is_stored.clone());
+            tokio::spawn(async move {
+                let work = async move {
+                    // A row that the store has says that there is nothing to begin.
+                    if !is_stored.load(Ordering::SeqCst) {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        queue.committed().await;
+                    }
+                    Ok(())
+                };
+                turns.see_through(Some("a"), work).await
+            })
+        };
+        let first = ask();
+        while begun.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let second = ask();
+        // Both wait for something that this test has not done yet.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((begun.load(Ordering::SeqCst), second.is_finished()), (1, false));
+        is_stored.store(true, Ordering::SeqCst);
+        queue.mark_committed(1);
+        second.await.unwrap().unwrap();
+        assert_eq!(begun.load(Ordering::SeqCst), 1, "a second payment was begun under the key");
     }
 }

@@ -20,6 +20,7 @@ mod invoices;
 mod keyed;
 pub mod kv;
 mod labels;
+mod limits;
 pub mod load;
 pub mod logger;
 mod messages;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
@@ -70,6 +70,7 @@ pub struct Parts {
     pub blocks: BlockCache,
     pub metrics: PaymentMetrics,
     pub reserve_per_channel_sat: u64,
+    /// Of the primary: whether something is paid is decided by it.
     pub reader: Arc<PgReader>,
     pub loaded: Loaded,
     pub peers: Vec<PeerRow>,
@@ -103,6 +104,8 @@ pub struct LightningNode {
     announce: Vec<SocketAddress>,
     alias: [u8; 32],
     draining: std::sync::atomic::AtomicBool,
+    /// For what goes on when the call that began it is gone.
+    pub(super) this: Weak<Self>,
 }
 
 /// The committer over the real parts.
@@ -390,7 +393,8 @@ impl LightningNode {
         }
         events.wallet.release_all_but(&fundings.coins());
 
-        let node = Arc::new(Self {
+        let node = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             network,
             keys,
             manager,

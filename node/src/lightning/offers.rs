@@ -30,7 +30,7 @@ use lightning::{
 };
 
 use super::{
-    BufferedKv,
+    BufferedKv, limits,
     node::LightningNode,
     payments::{Begun, Budget, Outgoing, label, wait},
     records::{offer_message, payment_message},
@@ -146,6 +146,8 @@ impl LightningNode {
     pub(super) async fn make_offer(&self, request: v1::CreateOfferRequest) -> Result<v1::Offer, Error> {
         self.must_run()?;
         let label = label(request.label)?;
+        limits::msat("amount_msat", request.amount_msat)?;
+        limits::seconds("expiry_seconds", request.expiry_seconds)?;
         let expires = match request.expiry_seconds {
             0 => None,
             seconds => Some(Duration::from_secs(super::payments::unix_now().saturating_add(seconds))),
@@ -199,9 +201,6 @@ impl LightningNode {
         if !offer.supports_chain(ChainHash::using_genesis_block(self.network)) {
             return Err(Error::misuse("invoice", format!("the offer is not for {}", self.network)));
         }
-        if offer.is_expired() {
-            return Err(Error::misuse("invoice", "the offer has expired"));
-        }
         let amount_msat = match (offer.amount(), request.amount_msat) {
             (Some(Amount::Bitcoin { amount_msats }), None) => amount_msats,
             (Some(Amount::Bitcoin { amount_msats }), Some(asked)) if asked >= amount_msats => asked,
@@ -216,7 +215,7 @@ impl LightningNode {
         };
         let payment_id = self.keys.get_secure_random_bytes();
         let payer_note = (!request.payer_note.is_empty()).then_some(request.payer_note);
-        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_OFFER_TIMEOUT);
+        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_OFFER_TIMEOUT)?;
         let row = PaymentChange {
             amount_msat: Some(amount_msat),
             offer: Some(text.clone()),
@@ -225,17 +224,21 @@ impl LightningNode {
             ..PaymentChange::new(payment_id, Direction::Outbound, PaymentKind::Offer, PaymentStatus::Pending)
         };
         let out = Outgoing::new(row, &request.idempotency_key, &[b"offer", text.as_bytes()], wait(request.wait_ms))?;
-        self.send(out, || {
+        self.send(out, move |node| {
+            // Only now: what was paid under the key before it expired is still what was paid.
+            if offer.is_expired() {
+                return Err(Error::misuse("invoice", "the offer has expired"));
+            }
             let params = OptionalOfferPaymentParams {
                 payer_note,
                 route_params_config: budget.route(),
                 retry_strategy: budget.retry(),
             };
             // Named even where the offer does, so that LDK takes no invoice over another amount.
-            self.manager
+            node.manager
                 .pay_for_offer(&offer, Some(amount_msat), PaymentId(payment_id), params)
                 .map_err(|e| not_begun("invoice", e))?;
-            self.offers.awaited().insert(payment_id, Instant::now() + budget.timeout);
+            node.offers.awaited().insert(payment_id, Instant::now() + budget.timeout);
             Ok(Begun::Now)
         })
         .await
@@ -250,12 +253,14 @@ impl LightningNode {
         if amount_msat == 0 {
             return Err(Error::misuse("amount_msat", "it is 0"));
         }
+        limits::msat("amount_msat", amount_msat)?;
+        limits::seconds("expiry_seconds", request.expiry_seconds)?;
         let expiry = match request.expiry_seconds {
             0 => DEFAULT_REFUND_EXPIRY,
             seconds => seconds,
         };
         let expires = Duration::from_secs(super::payments::unix_now().saturating_add(expiry.into()));
-        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, 0);
+        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, 0)?;
         let payment_id = self.keys.get_secure_random_bytes();
         let row = PaymentChange {
             amount_msat: Some(amount_msat),
@@ -265,10 +270,10 @@ impl LightningNode {
         let asked = [b"refund".as_slice(), request.description.as_bytes()];
         let out = Outgoing::new(row, &request.idempotency_key, &asked, Duration::ZERO)?;
         let payment = self
-            .send(out, || {
+            .send(out, move |node| {
                 let id = PaymentId(payment_id);
                 let (retry, route): (Retry, _) = (budget.retry(), budget.route());
-                let builder = self.manager.create_refund_builder(amount_msat, expires, id, retry, route);
+                let builder = node.manager.create_refund_builder(amount_msat, expires, id, retry, route);
                 let mut builder = builder.map_err(|e| not_begun("amount_msat", e))?;
                 if !request.description.is_empty() {
                     builder = builder.description(request.description);
@@ -276,7 +281,7 @@ impl LightningNode {
                 match builder.build() {
                     Ok(refund) => Ok(Begun::WithOffer(refund.to_string())),
                     Err(error) => {
-                        self.manager.abandon_payment(id);
+                        node.manager.abandon_payment(id);
                         Err(not_begun("description", error))
                     }
                 }

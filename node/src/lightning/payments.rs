@@ -8,18 +8,20 @@ use std::{
 use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::{error::Error, node::v1};
 use lightning::{
-    ln::channelmanager::{Bolt11PaymentError, PaymentId, RecipientOnionFields, Retry, RetryableSendFailure},
+    ln::channelmanager::{
+        Bolt11PaymentError, PaymentId, RecentPaymentDetails, RecipientOnionFields, Retry, RetryableSendFailure,
+    },
     routing::router::{PaymentParameters, RouteParameters, RouteParametersConfig},
     sign::EntropySource,
     types::payment::{PaymentHash, PaymentPreimage},
 };
 use lightning_invoice::Bolt11Invoice;
 
-use super::{keyed::Key, node::LightningNode, records::payment_message, settled::Settled};
+use super::{keyed::Key, limits, node::LightningNode, records::payment_message, settled::Settled};
 use crate::store::{
     Effect,
     batch::{Direction, PaymentChange, PaymentKind, PaymentStatus},
-    postgres::PaymentRow,
+    postgres::{PaymentRow, storable},
 };
 
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
@@ -38,12 +40,19 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub fn of(amount_msat: u64, max_fee_msat: Option<u64>, timeout_s: u32, default_timeout_s: u32) -> Self {
+    pub fn of(
+        amount_msat: u64,
+        max_fee_msat: Option<u64>,
+        timeout_s: u32,
+        default_timeout_s: u32,
+    ) -> Result<Self, Error> {
+        limits::msat("max_fee_msat", max_fee_msat)?;
+        limits::seconds("timeout_seconds", timeout_s)?;
         let seconds = [timeout_s, default_timeout_s, DEFAULT_TIMEOUT].into_iter().find(|seconds| *seconds > 0);
-        Self {
+        Ok(Self {
             max_fee_msat: max_fee_msat.unwrap_or_else(|| default_max_fee(amount_msat)),
             timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT).into()),
-        }
+        })
     }
 
     pub fn retry(&self) -> Retry {
@@ -65,9 +74,13 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// `payee` and the row's amount are what an idempotency key stands for.
     pub fn new(row: PaymentChange, key: &str, payee: &[&[u8]], wait: Duration) -> Result<Self, Error> {
+        limits::msat("amount_msat", row.amount_msat)?;
         let amount = row.amount_msat.unwrap_or(0).to_be_bytes();
         let asked: Vec<&[u8]> = payee.iter().copied().chain([&amount[..]]).collect();
-        Ok(Self { key: Key::parse(key, &asked)?, row, wait })
+        let key = Key::parse(key, &asked)?;
+        // LDK must not begin what could never be written down.
+        storable(&Effect::Payment(row.clone())).map_err(Error::Internal)?;
+        Ok(Self { key, row, wait })
     }
 }
 
@@ -114,7 +127,7 @@ impl LightningNode {
             return Err(Error::misuse("payer_note", "only the payee of an offer can be told something"));
         }
         let payment_hash: [u8; 32] = *AsRef::<[u8; 32]>::as_ref(invoice.payment_hash());
-        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_TIMEOUT);
+        let budget = Budget::of(amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_TIMEOUT)?;
         let row = PaymentChange {
             amount_msat: Some(amount_msat),
             metadata: invoice.payment_metadata().cloned(),
@@ -123,13 +136,13 @@ impl LightningNode {
             ..PaymentChange::of_hash(payment_hash, Direction::Outbound, PaymentKind::Bolt11, PaymentStatus::Pending)
         };
         let out = Outgoing::new(row, &request.idempotency_key, &[b"bolt11", &payment_hash], wait(request.wait_ms))?;
-        self.send(out, || {
+        self.send(out, move |node| {
             if invoice.would_expire(Duration::from_secs(unix_now())) {
                 return Err(Error::misuse("invoice", "it has expired"));
             }
             let given = invoice.amount_milli_satoshis().is_none().then_some(amount_msat);
             let id = PaymentId(payment_hash);
-            match self.manager.pay_for_bolt11_invoice(&invoice, id, given, budget.route(), budget.retry()) {
+            match node.manager.pay_for_bolt11_invoice(&invoice, id, given, budget.route(), budget.retry()) {
                 Ok(()) => Ok(Begun::Now),
                 Err(Bolt11PaymentError::InvalidAmount) => {
                     Err(Error::misuse("amount_msat", "it does not fit the invoice"))
@@ -151,7 +164,7 @@ impl LightningNode {
         }
         let preimage = PaymentPreimage(self.keys.get_secure_random_bytes());
         let payment_hash = PaymentHash::from(preimage);
-        let budget = Budget::of(request.amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_TIMEOUT);
+        let budget = Budget::of(request.amount_msat, request.max_fee_msat, request.timeout_seconds, DEFAULT_TIMEOUT)?;
         let row = PaymentChange {
             amount_msat: Some(request.amount_msat),
             label: label(request.label)?,
@@ -162,9 +175,9 @@ impl LightningNode {
         let params = PaymentParameters::for_keysend(payee, KEYSEND_FINAL_CLTV_DELTA, false);
         let mut route = RouteParameters::from_payment_params_and_value(params, request.amount_msat);
         route.max_total_routing_fee_msat = Some(budget.max_fee_msat);
-        self.send(out, || {
+        self.send(out, move |node| {
             let (onion, id) = (RecipientOnionFields::spontaneous_empty(), PaymentId(payment_hash.0));
-            match self.manager.send_spontaneous_payment(Some(preimage), onion, id, route, budget.retry()) {
+            match node.manager.send_spontaneous_payment(Some(preimage), onion, id, route, budget.retry()) {
                 Ok(_) => Ok(Begun::Now),
                 Err(failure) => not_sent(failure),
             }
@@ -173,24 +186,24 @@ impl LightningNode {
     }
 
     /// Begins a payment with its row and its key, or joins the one that is there, and answers when it is over or the wait
-    /// is.
+    /// is. Whoever asked may go away: what has begun is seen through to its commit.
     pub(super) async fn send(
         &self,
         out: Outgoing,
-        begin: impl FnOnce() -> Result<Begun, Error>,
+        begin: impl FnOnce(&Self) -> Result<Begun, Error> + Send + 'static,
     ) -> Result<v1::Payment, Error> {
         let Outgoing { row, key, wait } = out;
-        let mut payment_id = row.payment_id;
-        {
-            let _turn = match &key {
-                Some(key) => Some(self.turns.take(&key.key).await),
-                None => None,
-            };
-            match self.paid_under(key.as_ref()).await? {
-                Some(known) => payment_id = known,
-                None => self.begin(row, key, begin).await?,
+        let node = self.this.upgrade().ok_or_else(|| Error::unavailable("this replica no longer leads"))?;
+        let turn = key.as_ref().map(|key| key.key.clone());
+        let begun = async move {
+            if let Some(known) = node.paid_under(key.as_ref()).await? {
+                return Ok(known);
             }
-        }
+            let payment_id = row.payment_id;
+            node.begin(row, key, begin).await?;
+            Ok(payment_id)
+        };
+        let payment_id = self.turns.see_through(turn.as_deref(), begun).await?;
         self.outcome(payment_id, wait).await
     }
 
@@ -209,13 +222,14 @@ impl LightningNode {
         &self,
         mut row: PaymentChange,
         key: Option<Key>,
-        begin: impl FnOnce() -> Result<Begun, Error>,
+        begin: impl FnOnce(&Self) -> Result<Begun, Error>,
     ) -> Result<(), Error> {
         let payment_id = row.payment_id;
         // LDK forgets payments some time after they are settled; the table does not.
-        let known = self.outbound_row(payment_id).await?;
-        let is_paid = known.is_some_and(|known| known.status == PaymentStatus::Succeeded);
-        if !is_paid {
+        let known = self.outbound_row(payment_id).await?.map(|known| known.status);
+        // A row that waits for its end gets it from LDK, which may have sent word of it and forgotten the payment since.
+        let is_known = matches!(known, Some(PaymentStatus::Succeeded | PaymentStatus::Pending));
+        if !is_known {
             self.forwards.wait(&self.manager, &self.dialer).await;
         }
         tokio::task::block_in_place(|| {
@@ -223,7 +237,10 @@ impl LightningNode {
                 // Asked under the mutex, so that a handover that has begun to disconnect finds no payment begun after it.
                 self.must_run()?;
                 let may_get_a_route = self.forwards.peers_may_come(&self.manager, &self.dialer);
-                match if is_paid { Begun::Before } else { begin()? } {
+                // LDK looks for a route before it looks whether it is at this payment already, whose HTLCs take the room
+                // that the route would need: it would find none, and a payment under way would be called failed.
+                let is_before = is_known || is_under_way(&self.manager.list_recent_payments(), payment_id);
+                match if is_before { Begun::Before } else { begin(self)? } {
                     Begun::Now => self.queue.effect(Effect::Payment(row)),
                     Begun::WithOffer(offer) => {
                         row.offer = Some(offer);
@@ -271,6 +288,17 @@ impl LightningNode {
     }
 }
 
+/// Whether LDK would call it a duplicate. One that is fulfilled or given up is known to it until its last HTLC is gone.
+fn is_under_way(recent: &[RecentPaymentDetails], payment_id: [u8; 32]) -> bool {
+    use RecentPaymentDetails::{Abandoned, AwaitingInvoice, Fulfilled, Pending};
+    recent.iter().any(|payment| match payment {
+        AwaitingInvoice { payment_id: id }
+        | Pending { payment_id: id, .. }
+        | Fulfilled { payment_id: id, .. }
+        | Abandoned { payment_id: id, .. } => id.0 == payment_id,
+    })
+}
+
 /// Why LDK did not even begin.
 fn not_sent(failure: RetryableSendFailure) -> Result<Begun, Error> {
     match failure {
@@ -315,4 +343,48 @@ pub(super) fn hash(field: &str, hex: &str) -> Result<[u8; 32], Error> {
 /// Seconds since the Unix epoch.
 pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: [u8; 32] = [7; 32];
+
+    #[test]
+    fn a_payment_that_ldk_still_knows_is_not_begun_again() {
+        let (payment_id, payment_hash) = (PaymentId(ID), PaymentHash(ID));
+        for known in [
+            RecentPaymentDetails::AwaitingInvoice { payment_id },
+            RecentPaymentDetails::Pending { payment_id, payment_hash, total_msat: 1 },
+            RecentPaymentDetails::Fulfilled { payment_id, payment_hash: None },
+            RecentPaymentDetails::Abandoned { payment_id, payment_hash },
+        ] {
+            let recent = [known];
+            assert!(is_under_way(&recent, ID), "{recent:?}");
+            assert!(!is_under_way(&recent, [8; 32]));
+        }
+        assert!(!is_under_way(&[], ID));
+    }
+
+    #[test]
+    fn what_no_row_can_hold_is_refused_before_it_is_begun() {
+        let asked = |amount_msat, max_fee_msat, timeout_s| {
+            let row = PaymentChange {
+                amount_msat: Some(amount_msat),
+                ..PaymentChange::of_hash(ID, Direction::Outbound, PaymentKind::Keysend, PaymentStatus::Pending)
+            };
+            Budget::of(amount_msat, max_fee_msat, timeout_s, 0)?;
+            Outgoing::new(row, "", &[], Duration::ZERO).map(drop)
+        };
+        let huge = 10_000_000_000_000_000_000;
+        assert!(asked(1000, Some(10), 60).is_ok());
+        for (refused, name) in [
+            (asked(huge, None, 0), "amount_msat"),
+            (asked(1, Some(huge), 0), "max_fee_msat"),
+            (asked(1, None, u32::MAX), "timeout_seconds"),
+        ] {
+            assert!(matches!(&refused, Err(Error::Misuse { field, .. }) if field == name), "{refused:?}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     channels::scid_text,
+    limits,
     node::LightningNode,
     payments::{KEYSEND_FINAL_CLTV_DELTA, default_max_fee},
 };
@@ -150,6 +151,8 @@ impl LightningNode {
         if amount_msat == 0 {
             return Err(Error::misuse("amount_msat", "it is 0"));
         }
+        limits::msat("amount_msat", amount_msat)?;
+        limits::msat("max_fee_msat", request.max_fee_msat)?;
         let mut route = RouteParameters::from_payment_params_and_value(params, amount_msat);
         route.max_total_routing_fee_msat = Some(request.max_fee_msat.unwrap_or_else(|| default_max_fee(amount_msat)));
         Ok(route)

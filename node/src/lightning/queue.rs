@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tracing::Span;
 
 use super::closing::{ClosingError, Closings};
-use crate::store::{Effect, KvKey, KvWrite, MonitorWrite};
+use crate::store::{Effect, KvKey, KvWrite, MonitorWrite, postgres::storable};
 
 /// Where everything that a commit must carry, or that must wait for one, is handed over.
 ///
@@ -82,8 +82,13 @@ impl CommitQueue {
         self.wake();
     }
 
-    /// Adds a row for people to query to the next commit.
+    /// Adds a row for people to query to the next commit. One that no database can hold is left out, loudly: with it the
+    /// batch, and every one after a restart that tries again, would never be written.
     pub fn effect(&self, effect: Effect) {
+        if let Err(why) = storable(&effect) {
+            tracing::error!(why, "a row that cannot be written is left out");
+            return;
+        }
         self.pending().effects.push(effect);
         self.wake();
     }
@@ -202,5 +207,24 @@ impl Pending {
     /// Whether the node's own state has to be written with this. The key-value space stands on its own.
     pub fn needs_manager(&self) -> bool {
         !(self.monitors.is_empty() && self.effects.is_empty() && self.packages.is_empty()) || self.held > self.released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::batch::{Direction, PaymentChange, PaymentKind, PaymentStatus};
+
+    #[test]
+    fn a_row_that_no_database_can_hold_does_not_stop_the_commit_of_the_others() {
+        let queue = CommitQueue::default();
+        let row = |amount_msat| {
+            let row = PaymentChange::of_hash([1; 32], Direction::Inbound, PaymentKind::Bolt11, PaymentStatus::Pending);
+            Effect::Payment(PaymentChange { amount_msat: Some(amount_msat), ..row })
+        };
+        for amount_msat in [1, 10_000_000_000_000_000_000, 2] {
+            queue.effect(row(amount_msat));
+        }
+        assert_eq!(queue.pending().effects, [row(1), row(2)]);
     }
 }

@@ -10,7 +10,7 @@ use lightning::{chain::chaininterface::BroadcasterInterface, util::persist::KVSt
 use lightning_block_sync::{BlockData, BlockSource};
 use tokio::task::block_in_place;
 
-use super::{labels, node::LightningNode};
+use super::{labels, limits, node::LightningNode};
 use crate::chain::{
     Wallet,
     bitcoind::Sent,
@@ -143,6 +143,7 @@ impl crate::api::WalletOps for LightningNode {
         self.must_run()?;
         let script = self.address(&request.address)?.script_pubkey();
         let label = labels::check(&request.label)?;
+        limits::sat("amount_sat", request.amount_sat)?;
         let coin = |text: &String| {
             OutPoint::from_str(text).map_err(|_| Error::misuse("utxos", format!("{text:?} is not txid:vout")))
         };

@@ -20,6 +20,7 @@ pub use payments::{KeyRow, OfferRow, PartRow, PaymentRow};
 pub use read::{
     ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow,
 };
+pub(crate) use rows::storable;
 
 /// Why the leader's store cannot be opened or loaded. A server that is away is none of these: it is waited for.
 #[derive(Debug, thiserror::Error)]

@@ -100,6 +100,12 @@ fn net_monitors(writes: &[MonitorWrite]) -> BTreeMap<&MonitorKey, NetMonitor<'_>
     net
 }
 
+/// Whether an effect can be written. What cannot is better found out before anything is done that belongs to it: a batch
+/// with it in it would never be written.
+pub(crate) fn storable(pushed: &Effect) -> Result<(), String> {
+    effect(pushed).map(drop)
+}
+
 fn effect(effect: &Effect) -> Result<Value, String> {
     Ok(match effect {
         Effect::Payment(change) => payment(change)?,
@@ -117,7 +123,7 @@ fn effect(effect: &Effect) -> Result<Value, String> {
             "amount_msat": msat(*amount_msat)?,
             "description": text(description),
             "label": label.as_deref().map(text),
-            "expires_at_s": expires_at_s.map(|at| to_bigint("expiry", at)).transpose()?,
+            "expires_at_s": expires_at_s.map(timestamp).transpose()?,
         }),
         Effect::OfferDisabled { offer_id } => json!({ "effect": "offer-disabled", "offer_id": bytea(offer_id) }),
         Effect::Forward { event_id, incoming_channel, outgoing_channel, amount_msat, fee_msat } => json!({
@@ -218,6 +224,16 @@ fn msat(amount: Option<u64>) -> Result<Option<i64>, String> {
     amount.map(|amount| to_bigint("amount in msat", amount)).transpose()
 }
 
+/// Seconds since the Unix epoch that `to_timestamp` takes.
+fn timestamp(at_s: u64) -> Result<i64, String> {
+    /// The end of the year 9999. Postgres goes on for longer, others that read its rows may not.
+    const LAST: u64 = 253_402_300_799;
+    match at_s {
+        0..=LAST => to_bigint("expiry", at_s),
+        _ => Err(format!("expiry {at_s} is beyond the year 9999")),
+    }
+}
+
 pub(crate) fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Inbound => "inbound",
@@ -289,6 +305,16 @@ mod tests {
             Effect::Payment(PaymentChange { amount_msat: Some(amount_msat), ..change })
         };
         assert!(Rows::of(&Batch { effects: vec![change(u64::MAX)], ..Batch::default() }).is_err());
+        assert!(storable(&change(u64::MAX)).is_err() && storable(&change(1)).is_ok());
+        let offer = |expires_at_s| Effect::OfferCreated {
+            offer_id: [1; 32],
+            offer: "lno1".into(),
+            amount_msat: None,
+            description: String::new(),
+            label: None,
+            expires_at_s: Some(expires_at_s),
+        };
+        assert!(storable(&offer(9_300_000_000_000)).is_err() && storable(&offer(4_000_000_000)).is_ok());
         let mut batch = Batch { effects: vec![change(1)], ..Batch::default() };
         batch.monitors = vec![update(u64::MAX)];
         assert!(Rows::of(&batch).is_err());
