@@ -1,6 +1,6 @@
 //! What a failed call means: whose fault it is, and one line that says what to do.
 
-use std::error::Error;
+use std::{error::Error, iter, net::IpAddr};
 
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
@@ -8,6 +8,35 @@ use crate::custody::CustodyError;
 
 /// The part of an answer that is shown at most.
 const LONGEST: usize = 400;
+
+/// Where a call would have gone in the clear. What the seed is, or is opened with, goes to AWS over TLS alone; without it
+/// only within the machine.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the endpoint {0} is not https, so the seed could be read on its way: set https in endpoint, AWS_ENDPOINT_URL or the profile"
+)]
+pub struct InTheClear(String);
+
+/// Whether a request to `uri` may leave.
+pub fn check_endpoint(uri: &str) -> Result<(), InTheClear> {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match authority.strip_prefix('[') {
+        Some(ipv6) => ipv6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let here =
+        || host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match scheme.eq_ignore_ascii_case("https") || here() {
+        true => Ok(()),
+        false => Err(InTheClear(printable(&format!("{scheme}://{authority}")))),
+    }
+}
+
+fn in_the_clear<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a InTheClear> {
+    iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
 
 /// An error and its causes on one line. AWS's own words are shown as they are, less what would break the line.
 pub fn one_line(error: &dyn Error) -> String {
@@ -43,7 +72,8 @@ where
         "KeyUnavailableException" | "DependencyTimeoutException" | "KMSInternalException" => {
             unavailable(&format!("could not be used for now: {says}"))
         }
-        "AccessDeniedException" => wrong(&format!(
+        // IAM takes a while until a new policy holds everywhere, and an administrator may still open it.
+        "AccessDeniedException" => unavailable(&format!(
             "is not open to the signer's role, which needs kms:{call} with the seed's encryption context, \
              in the role's policy and the key's: {says}"
         )),
@@ -73,11 +103,12 @@ where
         "InternalServiceError" | "InternalServiceErrorException" => {
             unavailable(&format!("could not be had for now: {says}"))
         }
-        "AccessDeniedException" if says.contains("KMS") => wrong(&format!(
+        // As with KMS: what IAM says may be about to change.
+        "AccessDeniedException" if says.contains("KMS") => unavailable(&format!(
             "is encrypted by a KMS key that is not open to the signer's role, which needs kms:Decrypt on it: {says}"
         )),
         "AccessDeniedException" => {
-            wrong(&format!("is not open to the signer's role, which needs secretsmanager:{call} on it: {says}"))
+            unavailable(&format!("is not open to the signer's role, which needs secretsmanager:{call} on it: {says}"))
         }
         "ResourceExistsException" => wrong("already exists; init never replaces one"),
         _ => common(&format!("secret {secret}"), call, error),
@@ -92,6 +123,9 @@ where
     let says = said(&error);
     let unavailable = |why: String| CustodyError::Unavailable(format!("{subject}: {why}"));
     let wrong = |why: String| CustodyError::Wrong(format!("{subject}: {why}"));
+    if let Some(endpoint) = in_the_clear(&error) {
+        return wrong(endpoint.to_string());
+    }
     let code = match &error {
         SdkError::ServiceError(_) => error.code().unwrap_or_default(),
         SdkError::TimeoutError(_) => return unavailable(format!("{call} was not answered: {}", one_line(&error))),
@@ -109,17 +143,19 @@ where
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
             unavailable(format!("the AWS credentials are expired, or this machine's clock is wrong: {says}"))
         }
+        // A new key is not known everywhere at once, and a clock that is off spoils a signature.
         "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
         | "IncompleteSignature"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
-        | "SignatureDoesNotMatch" => wrong(format!("AWS refuses the credentials ({code}): {says}")),
+        | "SignatureDoesNotMatch" => unavailable(format!("AWS refuses the credentials ({code}): {says}")),
         _ => {
             let status = error.raw_response().map_or(0, |response| response.status().as_u16());
             match status {
-                500.. => unavailable(format!("{call} failed with HTTP {status}: {code} {says}")),
+                // A refusal without a name may come from IAM as well, or from a proxy.
+                401 | 403 | 500.. => unavailable(format!("{call} failed with HTTP {status}: {code} {says}")),
                 _ => wrong(format!("{call} was refused: {code} {says}")),
             }
         }
@@ -164,6 +200,32 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&self.0)
         }
+    }
+
+    #[test]
+    fn what_is_not_https_stays_on_this_machine() {
+        for here in
+            ["https://kms.eu-central-1.amazonaws.com/", "HTTPS://10.0.0.1", "http://127.0.0.1:5000/", "http://[::1]:1"]
+        {
+            check_endpoint(here).unwrap();
+        }
+        check_endpoint("http://localhost:4566/x").unwrap();
+        for away in [
+            "http://kms.example/",
+            "http://10.0.0.1:5000/",
+            "http://127.0.0.1@kms.example/",
+            "http://127.0.0.1.example/",
+            "http://localhost.example:80",
+            "http://kms.example/127.0.0.1",
+            "http://kms.example#@127.0.0.1",
+            "http://[fd00::1]:80/",
+            "kms.example",
+            "",
+        ] {
+            assert!(check_endpoint(away).is_err(), "{away}");
+        }
+        let says = check_endpoint("http://user:secret@kms.example:80/path").unwrap_err().to_string();
+        assert!(says.contains("http://kms.example:80 ") && !says.contains("secret"), "{says}");
     }
 
     #[test]

@@ -22,13 +22,16 @@ use aws_credential_types::{
 use aws_sdk_kms::{
     config::{
         ConfigBag, Intercept, RuntimeComponents, SharedCredentialsProvider,
-        interceptors::FinalizerInterceptorContextRef,
+        interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef},
     },
     error::BoxError,
 };
 use tokio::{runtime, time};
 
-use super::{AwsAccess, error::one_line};
+use super::{
+    AwsAccess,
+    error::{check_endpoint, one_line},
+};
 use crate::custody::CustodyError;
 
 /// The deadline ends the retries; this only has to be more than fit into it.
@@ -107,7 +110,9 @@ impl Session {
     }
 
     pub fn kms(&self) -> aws_sdk_kms::Client {
-        let mut config = aws_sdk_kms::config::Builder::from(&self.config).interceptor(self.last_failure.clone());
+        let mut config = aws_sdk_kms::config::Builder::from(&self.config)
+            .interceptor(NotInTheClear)
+            .interceptor(self.last_failure.clone());
         if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint);
         }
@@ -115,8 +120,9 @@ impl Session {
     }
 
     pub fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
-        let mut config =
-            aws_sdk_secretsmanager::config::Builder::from(&self.config).interceptor(self.last_failure.clone());
+        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config)
+            .interceptor(NotInTheClear)
+            .interceptor(self.last_failure.clone());
         if let Some(endpoint) = &self.endpoint {
             config = config.endpoint_url(endpoint);
         }
@@ -174,6 +180,25 @@ struct LastFailure(Arc<Mutex<Option<String>>>);
 impl LastFailure {
     fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Lets nothing out that others on the network could read, wherever the endpoint comes from.
+#[derive(Clone, Copy, Debug)]
+struct NotInTheClear;
+
+impl Intercept for NotInTheClear {
+    fn name(&self) -> &'static str {
+        "holdfast-not-in-the-clear"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        Ok(check_endpoint(context.request().uri())?)
     }
 }
 

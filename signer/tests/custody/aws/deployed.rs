@@ -8,7 +8,7 @@ use holdfast_signer::{config::CustodyConfig, custody};
 
 use crate::{
     moto::{self, Moto, REGION},
-    suite::{NETWORK, assert_wrong},
+    suite::{NETWORK, assert_unavailable},
     world::{World, in_its_own_process},
 };
 
@@ -81,7 +81,7 @@ fn the_roles_of_the_kms_template_suffice_and_no_more() {
             config.profile = Some(profile.to_owned());
             CustodyConfig::AwsKms(config)
         };
-        assert_wrong(custody::init(&as_role("run"), NETWORK, &data_dir), "sealing by the role that runs");
+        assert_unavailable(custody::init(&as_role("run"), NETWORK, &data_dir), "sealing by the role that runs");
         let made = custody::init(&as_role("init"), NETWORK, &data_dir).unwrap();
         let node_id: PublicKey = made.identity().public_key();
         custody::open(&as_role("run"), NETWORK, &data_dir, &node_id).unwrap().self_test().unwrap();

@@ -172,20 +172,27 @@ fn what_kms_refuses_is_told_clearly() {
             ("KMSInvalidStateException", "arn:aws:kms:r:1:key/1 is pending import.", "pending import"),
             ("NotFoundException", "Key 'arn' does not exist", "is not found: Key 'arn' does not exist"),
             ("ExpiredTokenException", "The security token is\nexpired", "credentials are expired"),
+            ("AccessDeniedException", "User: arn:aws:sts::1:r is not authorized", "needs kms:Decrypt"),
+            ("UnrecognizedClientException", "The security token is invalid", "refuses the credentials"),
+            ("InvalidSignatureException", "does not match", "refuses the credentials"),
         ] {
             assert!(matches!(ask(code, message, says), CustodyError::Unavailable(_)), "{code}");
         }
         for (code, message, says) in [
-            ("AccessDeniedException", "User: arn:aws:sts::1:r is not authorized", "needs kms:Decrypt"),
             ("IncorrectKeyException", "", "another key did"),
             ("InvalidCiphertextException", "", "does not open the sealed seed"),
             ("InvalidKeyUsageException", "", "not a symmetric key"),
-            ("UnrecognizedClientException", "The security token is invalid", "refuses the credentials"),
-            ("InvalidSignatureException", "does not match", "refuses the credentials"),
             ("SomethingNewException", "of tomorrow", "SomethingNewException of tomorrow"),
         ] {
             assert!(matches!(ask(code, message, says), CustodyError::Wrong(_)), "{code}");
         }
+        // Nobody is asked where others could listen: the address is one at which nobody answers.
+        let clear = AwsKmsCustody { endpoint: Some("http://192.0.2.1:5000".into()), ..config.clone() };
+        let why = open(&clear, &data_dir, &node_id).map(|_| ()).unwrap_err();
+        assert!(
+            matches!(&why, CustodyError::Wrong(why) if why.contains("http://192.0.2.1:5000 is not https")),
+            "{why}"
+        );
         open(&config, &data_dir, &node_id).unwrap();
     });
 }
@@ -241,7 +248,7 @@ fn nothing_is_sealed_that_kms_does_not_open_again() {
         let config = world.kms(&world.moto.key());
         let denied = Fault::Answer { status: 400, code: "AccessDeniedException", message: "no" };
         world.proxy.fail(1, denied);
-        assert!(assert_wrong(init(&config, &data_dir), "no GenerateDataKey").contains("kms:GenerateDataKey"));
+        assert!(assert_unavailable(init(&config, &data_dir), "no GenerateDataKey").contains("kms:GenerateDataKey"));
         world
             .proxy
             .fail(1, Fault::Changed { field: "Plaintext", value: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" });

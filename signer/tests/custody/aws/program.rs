@@ -123,7 +123,9 @@ fn a_signer_with_kms_starts_with_one_decrypt() {
     let again = site.output(&["init", "--config", "signer.toml"]);
     assert!(!again.status.success());
     // What may pass ends with EX_UNAVAILABLE, for a service manager to try again; what does not, with EX_NOPERM.
-    for (code, message, exit) in [("DisabledException", "", 69), ("AccessDeniedException", "no", 77)] {
+    for (code, message, exit) in
+        [("DisabledException", "", 69), ("AccessDeniedException", "no", 69), ("InvalidCiphertextException", "", 77)]
+    {
         site.world.proxy.fail_call("Decrypt", Fault::Answer { status: 400, code, message });
         let run = site.output(&["run", "--config", "signer.toml"]);
         assert_eq!(run.status.code(), Some(exit), "{}", stderr(&run));
