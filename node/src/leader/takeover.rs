@@ -58,23 +58,25 @@ where
     };
     let database = async {
         // A newer program may have migrated while we waited.
-        match migrate::state(client).await? {
-            SchemaState::Newer { database } => {
-                return Ok(Err(StandError::SchemaTooNew { database, program: migrate::newest() }));
-            }
-            SchemaState::Same => end_old_leader(client).await?,
-            SchemaState::Older => {
-                end_old_leader_of_any_schema(client).await?;
-                migrate::migrate(config).await?;
-            }
+        let schema = migrate::state(client).await?;
+        if schema == SchemaState::Same {
+            end_old_leader(client).await?;
         }
-        Ok(Ok(start.elapsed()))
+        Ok((schema, start.elapsed()))
     };
-    let ((signer_term, signer_took), database) = futures::try_join!(signer, database)?;
-    let old_leader_took = match database {
-        Ok(took) => took,
-        Err(error) => return Ok(Err(error)),
-    };
+    let ((signer_term, signer_took), (schema, mut old_leader_took)) = futures::try_join!(signer, database)?;
+    match schema {
+        SchemaState::Newer { database } => {
+            return Ok(Err(StandError::SchemaTooNew { database, program: migrate::newest() }));
+        }
+        SchemaState::Same => {}
+        // Nobody takes a migration back, so it waits for the signer: a replica that cannot lead changes nothing.
+        SchemaState::Older => {
+            end_old_leader_of_any_schema(client).await?;
+            migrate::migrate(config).await?;
+            old_leader_took = start.elapsed();
+        }
+    }
     phases.insert("signer-term".to_owned(), signer_took);
     phases.insert("end-old-leader".to_owned(), old_leader_took);
 

@@ -212,6 +212,30 @@ async fn a_replica_that_cannot_reach_the_signer_leaves_the_lock_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_migrated_before_the_signer_has_answered() {
+    let server = Server::quick().await;
+    let there = async || {
+        let admin = server.admin().await;
+        let row = admin.query_one("SELECT to_regclass('holdfast.leadership') IS NOT NULL", &[]).await.unwrap();
+        row.get::<_, bool>(0)
+    };
+    let migrated_early = AtomicBool::new(false);
+    let signer = async || {
+        // Many times as long as a migration takes.
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end && !migrated_early.load(Ordering::SeqCst) {
+            migrated_early.store(there().await, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok::<_, String>(0)
+    };
+    let leadership = timeout(SOON, stand(&server.config(), &replica("first"), signer)).await.unwrap().unwrap();
+    assert!(!migrated_early.load(Ordering::SeqCst), "the schema was changed by a replica that may never lead");
+    assert!(there().await);
+    drop(leadership);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_older_than_the_schema_says_so() {
     let server = Server::quick().await;
     let (leadership, store) = open(&server.config()).await;
