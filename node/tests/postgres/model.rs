@@ -62,7 +62,8 @@ impl Model {
         for effect in &batch.effects {
             let Effect::Payment(change) = effect else { continue };
             let key = (change.payment_id, change.direction == Direction::Outbound);
-            let new = Payment { status: change.status, amount_msat: None, failure: None };
+            // Whatever it is at first, the change itself says what it becomes.
+            let new = Payment { status: PaymentStatus::Pending, amount_msat: None, failure: None };
             let row = self.payments.entry(key).or_insert(new);
             if row.status != PaymentStatus::Succeeded {
                 row.status = change.status;
@@ -70,8 +71,8 @@ impl Model {
                     PaymentStatus::Failed => change.failure.clone().or(row.failure.take()),
                     _ => None,
                 };
+                row.amount_msat = change.amount_msat.or(row.amount_msat);
             }
-            row.amount_msat = change.amount_msat.or(row.amount_msat);
         }
     }
 
@@ -142,11 +143,24 @@ fn batches() -> impl Strategy<Value = Vec<(Batch, bool)>> {
 }
 
 /// Only what LDK does: a monitor's first write is a full one, full ones never go back, and an archived one is left alone.
+/// Nor is a payment begun that has succeeded.
 fn lawful(batches: Vec<(Batch, bool)>) -> Vec<(Batch, bool)> {
     let mut newest: BTreeMap<MonitorKey, u64> = BTreeMap::new();
     let mut archived = std::collections::BTreeSet::new();
+    let mut paid = std::collections::BTreeSet::new();
     let mut lawful = batches;
     for (batch, _) in &mut lawful {
+        batch.effects.retain(|effect| {
+            let Effect::Payment(change) = effect else { return true };
+            match (change.direction, change.status) {
+                (Direction::Outbound, PaymentStatus::Pending) => !paid.contains(&change.payment_id),
+                (Direction::Outbound, PaymentStatus::Succeeded) => {
+                    paid.insert(change.payment_id);
+                    true
+                }
+                _ => true,
+            }
+        });
         batch.monitors.retain(|write| match write {
             MonitorWrite::Full { key, update_id, .. } => {
                 let forward = !archived.contains(key) && newest.get(key).is_none_or(|newest| update_id >= newest);

@@ -295,15 +295,62 @@ async fn a_payment_that_succeeded_stays_so_and_one_that_failed_may_be_tried_agai
     let paid = PaymentChange { preimage: Some([9; 32]), fee_msat: Some(1), ..payment(1, Outbound, Succeeded) };
     store.commit(&effects([paid.clone()])).await.unwrap();
     let row = reader.payment([1; 32]).await.unwrap().unwrap();
-    store.commit(&effects([paid, failed, payment(1, Outbound, Pending)])).await.unwrap();
+    store.commit(&effects([paid, failed])).await.unwrap();
     assert_eq!(reader.payment([1; 32]).await.unwrap().unwrap(), row, "changed by a repeat or after its end");
     assert_eq!((row.status, row.preimage, row.fee_msat), (Succeeded, Some([9; 32]), Some(1)));
+
+    // Begun again, it would be paid twice: the whole batch is refused.
+    let again = Batch { kv: vec![put("x", b"1")], ..effects([payment(1, Outbound, Pending)]) };
+    assert!(matches!(store.commit(&again).await, Err(CommitError::Broken(_))));
+    assert!(!store.load().await.unwrap().kv.contains_key(&kv_key("x")));
+    assert_eq!(reader.payment([1; 32]).await.unwrap().unwrap(), row);
 
     let newest = reader.payments(1, None).await.unwrap();
     assert_eq!(newest[0].payment_id, [2; 32]);
     let older = reader.payments(10, Some(newest[0].sequence)).await.unwrap();
     assert_eq!(older.iter().map(|row| row.payment_id[0]).collect::<Vec<_>>(), [1]);
     assert_eq!(reader.payment_in([2; 32], Outbound).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_comes_under_the_hash_of_an_invoice_does_not_rewrite_its_row() {
+    use Direction::Inbound;
+    use PaymentStatus::{Failed, Pending, Succeeded};
+    let server = Server::quick().await;
+    let (_leadership, store) = open(&server.config()).await;
+    let reader = PgReader::new(server.config());
+    let of = |hash, kind, status, amount| PaymentChange {
+        amount_msat: Some(amount),
+        preimage: (status == Succeeded).then_some([9; 32]),
+        ..PaymentChange::of_hash([hash; 32], Inbound, kind, status)
+    };
+    let received = of(1, PaymentKind::Bolt11, Succeeded, 5000);
+    let cancelled = of(2, PaymentKind::Bolt11, Failed, 5000);
+    store.commit(&effects([received, cancelled, of(3, PaymentKind::Bolt11, Pending, 5000)])).await.unwrap();
+    for (hash, status) in [(1, Succeeded), (2, Failed), (3, Pending)] {
+        let row = reader.payment([hash; 32]).await.unwrap().unwrap();
+        assert_eq!((row.status, row.amount_msat), (status, Some(5000)));
+        let keysend = [Pending, Succeeded].map(|status| of(hash, PaymentKind::Keysend, status, 1));
+        store.commit(&effects(keysend)).await.unwrap();
+        assert_eq!(reader.payment([hash; 32]).await.unwrap().unwrap(), row);
+    }
+    // A second payment of the invoice itself does not change what the first one came to.
+    let row = reader.payment([1; 32]).await.unwrap().unwrap();
+    let second = [Pending, Succeeded].map(|status| of(1, PaymentKind::Bolt11, status, 7000));
+    store.commit(&effects(second)).await.unwrap();
+    assert_eq!(reader.payment([1; 32]).await.unwrap().unwrap(), row);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_from_before_payment_ids_can_still_commit() {
+    let server = Server::quick().await;
+    let (_leadership, _store) = open(&server.config()).await;
+    let effect = r#"{"effect": "payment", "payment_hash": "\\x0101010101010101010101010101010101010101010101010101010101010101",
+        "direction": "outbound", "kind": "bolt11", "status": "pending", "amount_msat": 5}"#;
+    let sql = format!("SELECT holdfast.apply_effect('{effect}')");
+    server.admin().await.batch_execute(&sql).await.unwrap();
+    let row = PgReader::new(server.config()).payment([1; 32]).await.unwrap().unwrap();
+    assert_eq!((row.payment_id, row.payment_hash, row.amount_msat), ([1; 32], Some([1; 32]), Some(5)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,19 +78,31 @@ COMMENT ON COLUMN holdfast.offers.disabled_at IS 'From then on the node answers 
 
 -- Applied twice, an effect changes nothing the second time.
 CREATE FUNCTION holdfast.apply_payment_effect(e jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    -- A leader from before this schema names no payment_id.
+    id bytea := COALESCE(e->>'payment_id', e->>'payment_hash')::bytea;
 BEGIN
     CASE e->>'effect'
     WHEN 'payment' THEN
+        IF e->>'direction' = 'outbound' AND e->>'status' = 'pending' AND EXISTS (
+            SELECT FROM holdfast.payments p
+            WHERE p.payment_id = id AND p.direction = 'outbound' AND p.status = 'succeeded')
+        THEN
+            -- Nothing of this batch is written, so nothing of it leaves the replica either.
+            RAISE EXCEPTION 'a payment that succeeded was begun again';
+        END IF;
+        -- What succeeded is final. Nor does a payment of another kind, such as a keysend by somebody who knows the
+        -- preimage, touch the row of an invoice of ours.
         INSERT INTO holdfast.payments AS p
             (payment_id, payment_hash, direction, kind, status, amount_msat, fee_msat, preimage, failure, invoice, offer,
              label, metadata, payer_note, cancel_height)
-        VALUES ((e->>'payment_id')::bytea, (e->>'payment_hash')::bytea, e->>'direction', e->>'kind', e->>'status',
+        VALUES (id, (e->>'payment_hash')::bytea, e->>'direction', e->>'kind', e->>'status',
                 (e->>'amount_msat')::bigint, (e->>'fee_msat')::bigint, (e->>'preimage')::bytea,
                 CASE e->>'status' WHEN 'failed' THEN e->>'failure' END, e->>'invoice',
                 COALESCE(e->>'offer', (SELECT o.offer FROM holdfast.offers o WHERE o.offer_id = (e->>'offer_id')::bytea)),
                 e->>'label', (e->>'metadata')::bytea, e->>'payer_note', (e->>'cancel_height')::bigint)
         ON CONFLICT (payment_id, direction) DO UPDATE SET
-            status = CASE p.status WHEN 'succeeded' THEN p.status ELSE EXCLUDED.status END,
+            status = EXCLUDED.status,
             payment_hash = COALESCE(EXCLUDED.payment_hash, p.payment_hash),
             amount_msat = COALESCE(EXCLUDED.amount_msat, p.amount_msat),
             fee_msat = COALESCE(EXCLUDED.fee_msat, p.fee_msat),
@@ -101,18 +113,17 @@ BEGIN
             metadata = COALESCE(EXCLUDED.metadata, p.metadata),
             payer_note = COALESCE(EXCLUDED.payer_note, p.payer_note),
             cancel_height = COALESCE(EXCLUDED.cancel_height, p.cancel_height),
-            failure = CASE WHEN p.status <> 'succeeded' AND EXCLUDED.status = 'failed'
-                THEN COALESCE(EXCLUDED.failure, p.failure) END,
+            failure = CASE EXCLUDED.status WHEN 'failed' THEN COALESCE(EXCLUDED.failure, p.failure) END,
             updated_at = now()
-        WHERE (p.status <> 'succeeded'
-               AND (p.status <> EXCLUDED.status OR p.failure IS DISTINCT FROM COALESCE(EXCLUDED.failure, p.failure)))
-            OR (p.payment_hash, p.amount_msat, p.fee_msat, p.preimage, p.invoice, p.offer, p.label, p.metadata,
+        WHERE p.status <> 'succeeded' AND (p.direction = 'outbound' OR p.kind = EXCLUDED.kind)
+            AND (p.status <> EXCLUDED.status OR p.failure IS DISTINCT FROM COALESCE(EXCLUDED.failure, p.failure)
+                OR (p.payment_hash, p.amount_msat, p.fee_msat, p.preimage, p.invoice, p.offer, p.label, p.metadata,
                 p.payer_note, p.cancel_height) IS DISTINCT FROM
                (COALESCE(EXCLUDED.payment_hash, p.payment_hash), COALESCE(EXCLUDED.amount_msat, p.amount_msat),
                 COALESCE(EXCLUDED.fee_msat, p.fee_msat), COALESCE(EXCLUDED.preimage, p.preimage),
                 COALESCE(EXCLUDED.invoice, p.invoice), COALESCE(EXCLUDED.offer, p.offer),
                 COALESCE(EXCLUDED.label, p.label), COALESCE(EXCLUDED.metadata, p.metadata),
-                COALESCE(EXCLUDED.payer_note, p.payer_note), COALESCE(EXCLUDED.cancel_height, p.cancel_height));
+                COALESCE(EXCLUDED.payer_note, p.payer_note), COALESCE(EXCLUDED.cancel_height, p.cancel_height)));
     WHEN 'payment-part' THEN
         INSERT INTO holdfast.payment_parts
             (part_id, payment_id, direction, outcome, channel, hops, amount_msat, fee_msat, held_ms, failure,
