@@ -80,6 +80,7 @@ impl Background {
             settling,
             outbox,
         };
+        node.holds.saw_block(synced.header.time);
         let mut tasks = JoinSet::new();
         tasks.spawn(handle_events(node.clone(), events, onion_messenger.clone()));
         tasks.spawn(send_messages(node.clone(), process_messages));
@@ -152,6 +153,7 @@ impl Listen for Chain {
             self.queue.with_state(|| {
                 self.wallet.block_connected(block, height);
                 self.manager.block_connected(block, height);
+                self.events.holds.saw_block(block.header.time);
                 self.monitors.block_connected(block, height);
                 // Here and not a moment later: an output that a monitor lets go and the sweeper does not have yet would
                 // be in nobody's balance.

@@ -427,12 +427,8 @@ impl Events {
             tracing::info!(%payment_hash, "refused a payment for an offer that was disabled");
             return self.manager.fail_htlc_backwards(&payment_hash);
         }
-        let secret = match purpose {
-            PaymentPurpose::Bolt11InvoicePayment { payment_preimage: Some(_), payment_secret } => Some(*payment_secret),
-            _ => None,
-        };
         let height = self.manager.current_best_block().height;
-        match (self.holds.arrived(payment_hash.0, claim_deadline, secret, height), purpose.preimage()) {
+        match (self.holds.arrived(payment_hash.0, purpose, claim_deadline, height), purpose.preimage()) {
             (Arrival::Hold { cancel_height }, _) => {
                 tracing::info!(%payment_hash, cancel_height, "a payment waits to be settled or cancelled");
                 let cancel_height = Some(cancel_height);
@@ -440,7 +436,7 @@ impl Events {
                 self.queue.effect(Effect::Payment(change));
             }
             (Arrival::Refuse, _) => {
-                tracing::info!(%payment_hash, "refused a payment for a hold invoice that has ended, or too late for it");
+                tracing::info!(%payment_hash, "refused a payment for a hold invoice: it has ended, it is too late, or it was sent without the invoice");
                 self.manager.fail_htlc_backwards(&payment_hash);
             }
             (Arrival::NotHeld, Some(preimage)) => {

@@ -7,10 +7,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use lightning::{
+    events::PaymentPurpose,
     types::payment::{PaymentPreimage, PaymentSecret},
     util::persist::KVStoreSync,
 };
@@ -24,18 +28,21 @@ const NAMESPACE: &str = "holds";
 /// Blocks before LDK's deadline at which a held payment is cancelled.
 pub const MARGIN_BLOCKS: u32 = 6;
 
-/// An ended hold is remembered until nobody can pay the invoice any more: LDK allows two hours past the expiry.
-const REMEMBERED_S: u64 = 3 * 3600;
+/// An ended hold is remembered until nobody can pay the invoice any more. LDK allows two hours past the expiry, and counts
+/// from the newest block it ever saw, whose time may be two hours ahead of ours; one more for clocks that are wrong.
+const REMEMBERED_S: u64 = 5 * 3600;
 
 /// All hold invoices that somebody may still pay, or has paid.
 pub struct Holds {
     kv: Arc<BufferedKv>,
     holds: Mutex<HashMap<[u8; 32], Hold>>,
+    /// The highest time of a block that this term has seen; 0 before the first.
+    chain_time_s: AtomicU64,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Hold {
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch, by the chain's time.
     expires_at_s: u64,
     state: State,
 }
@@ -63,7 +70,7 @@ pub enum Arrival {
     NotHeld,
     /// It waits until this height at most.
     Hold { cancel_height: u32 },
-    /// It is too late, or was cancelled.
+    /// It is too late, was cancelled, or is no payment of the invoice at all.
     Refuse,
 }
 
@@ -91,29 +98,41 @@ impl Holds {
             entry.ok_or_else(|| HoldError(key.key.clone()))
         };
         let holds = loaded.iter().filter(|(key, _)| key.primary == NAMESPACE).map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { kv, holds: Mutex::new(holds) })
+        Ok(Self { kv, holds: Mutex::new(holds), chain_time_s: AtomicU64::new(0) })
     }
 
-    /// A new hold invoice. False if there is one for this hash already.
-    pub fn add(&self, hash: [u8; 32], expires_at_s: u64) -> bool {
+    /// The manager knows a block of this time, in seconds since the Unix epoch. LDK judges by blocks alone whether an
+    /// invoice has expired.
+    pub fn saw_block(&self, time_s: u32) {
+        self.chain_time_s.fetch_max(time_s.into(), Ordering::Relaxed);
+    }
+
+    /// A new hold invoice, made at `now_s` by the clock and payable for `expiry_s`. False if there is one for this hash
+    /// already.
+    pub fn add(&self, hash: [u8; 32], now_s: u64, expiry_s: u64) -> bool {
         let mut holds = self.lock();
         if holds.contains_key(&hash) {
             return false;
         }
+        let expires_at_s = now_s.max(self.chain_time_s.load(Ordering::Relaxed)).saturating_add(expiry_s);
         self.put(&mut holds, hash, Hold { expires_at_s, state: State::Open });
         true
     }
 
-    /// A payment can be claimed until just before `claim_deadline`. `payment_secret` is given if LDK knows the preimage.
+    /// A payment can be claimed until just before `claim_deadline`. For a held hash only a payment of its invoice counts:
+    /// LDK has checked that one's amount, while whoever knows the preimage can send any amount without an invoice.
     pub fn arrived(
         &self,
         hash: [u8; 32],
+        purpose: &PaymentPurpose,
         claim_deadline: Option<u32>,
-        payment_secret: Option<PaymentSecret>,
         height: u32,
     ) -> Arrival {
         let mut holds = self.lock();
         let Some(hold) = holds.get(&hash).cloned() else { return Arrival::NotHeld };
+        let PaymentPurpose::Bolt11InvoicePayment { payment_preimage, payment_secret } = purpose else {
+            return Arrival::Refuse;
+        };
         if let State::Settling { .. } | State::Ended { .. } = hold.state {
             return Arrival::Refuse;
         }
@@ -121,7 +140,7 @@ impl Holds {
         if height >= cancel_height {
             return Arrival::Refuse;
         }
-        let state = State::Accepted { cancel_height, payment_secret: payment_secret.map(|secret| secret.0) };
+        let state = State::Accepted { cancel_height, payment_secret: payment_preimage.map(|_| payment_secret.0) };
         self.put(&mut holds, hash, Hold { state, ..hold });
         Arrival::Hold { cancel_height }
     }
@@ -186,8 +205,9 @@ impl Holds {
         due.into_iter().map(|(hash, _)| hash).collect()
     }
 
-    /// Forgets invoices that nobody can pay any more. `now_s` in seconds since the Unix epoch.
-    pub fn forget(&self, now_s: u64) {
+    /// Forgets invoices that nobody can pay any more, by the chain's time.
+    pub fn forget(&self) {
+        let now_s = self.chain_time_s.load(Ordering::Relaxed);
         let mut holds = self.lock();
         let is_over = |hold: &Hold| {
             let at_rest = matches!(hold.state, State::Open | State::Ended { .. });
@@ -233,8 +253,12 @@ mod tests {
     fn holds() -> (Arc<BufferedKv>, Holds) {
         let kv = Arc::new(BufferedKv::new(Arc::new(CommitQueue::default()), []));
         let holds = Holds::load(&HashMap::new(), kv.clone()).unwrap();
-        assert!(holds.add(HASH, 1000) && !holds.add(HASH, 1000));
+        assert!(holds.add(HASH, 900, 100) && !holds.add(HASH, 900, 100));
         (kv, holds)
+    }
+
+    fn of_invoice(preimage: Option<PaymentPreimage>) -> PaymentPurpose {
+        PaymentPurpose::Bolt11InvoicePayment { payment_preimage: preimage, payment_secret: PaymentSecret([3; 32]) }
     }
 
     /// What a new leader finds.
@@ -251,8 +275,11 @@ mod tests {
     fn a_held_payment_waits_through_takeovers_and_is_settled_once() {
         let (kv, holds) = holds();
         assert!(holds.settle(HASH, Some(PREIMAGE), 100).is_err(), "nobody has paid it");
-        assert_eq!(holds.arrived([9; 32], Some(200), None, 100), Arrival::NotHeld);
-        assert_eq!(holds.arrived(HASH, Some(200), None, 100), Arrival::Hold { cancel_height: 200 - MARGIN_BLOCKS });
+        assert_eq!(holds.arrived([9; 32], &of_invoice(None), Some(200), 100), Arrival::NotHeld);
+        assert_eq!(
+            holds.arrived(HASH, &of_invoice(None), Some(200), 100),
+            Arrival::Hold { cancel_height: 200 - MARGIN_BLOCKS }
+        );
         let holds = reloaded(&kv);
         assert!(holds.settle(HASH, None, 100).is_err(), "nobody knows the preimage");
         assert!(holds.settle(HASH, Some(PREIMAGE), 100) == Ok(Word::Claim(Ok(PREIMAGE))));
@@ -261,13 +288,13 @@ mod tests {
         assert!(holds.cancel(HASH).is_err());
         assert!(holds.take_due(1000).is_empty(), "what is being claimed is not cancelled");
         assert_eq!(holds.claimed(HASH), Some(PREIMAGE));
-        assert_eq!(holds.arrived(HASH, Some(200), None, 100), Arrival::Refuse, "paid a second time");
+        assert_eq!(holds.arrived(HASH, &of_invoice(None), Some(200), 100), Arrival::Refuse, "paid a second time");
     }
 
     #[test]
     fn the_guard_cancels_in_time_and_for_good() {
         let (kv, holds) = holds();
-        holds.arrived(HASH, Some(200), Some(PaymentSecret([3; 32])), 100);
+        holds.arrived(HASH, &of_invoice(Some(PREIMAGE)), Some(200), 100);
         let cancel_height = 200 - MARGIN_BLOCKS;
         assert!(holds.take_due(cancel_height - 1).is_empty());
         assert!(holds.settle(HASH, None, cancel_height).is_err(), "too late, even before the guard has looked");
@@ -276,27 +303,63 @@ mod tests {
         let holds = reloaded(&kv);
         assert!(holds.take_due(cancel_height).is_empty());
         assert!(holds.settle(HASH, Some(PREIMAGE), 100).is_err());
-        assert_eq!(holds.arrived(HASH, Some(300), None, 200), Arrival::Refuse);
+        assert_eq!(holds.arrived(HASH, &of_invoice(None), Some(300), 200), Arrival::Refuse);
     }
 
     #[test]
     fn what_arrives_too_late_or_after_a_cancel_is_refused() {
         let (_, holds) = holds();
-        assert_eq!(holds.arrived(HASH, Some(100 + MARGIN_BLOCKS), None, 100), Arrival::Refuse);
+        assert_eq!(holds.arrived(HASH, &of_invoice(None), Some(100 + MARGIN_BLOCKS), 100), Arrival::Refuse);
         assert!(holds.cancel(HASH) == Ok(Word::Fail) && holds.cancel(HASH) == Ok(Word::Nothing));
-        assert_eq!(holds.arrived(HASH, Some(200), None, 100), Arrival::Refuse);
+        assert_eq!(holds.arrived(HASH, &of_invoice(None), Some(200), 100), Arrival::Refuse);
+    }
+
+    #[test]
+    fn only_a_payment_of_the_invoice_is_held_for_it() {
+        let (_, holds) = holds();
+        let keysend = PaymentPurpose::SpontaneousPayment(PREIMAGE);
+        assert_eq!(holds.arrived(HASH, &keysend, Some(200), 100), Arrival::Refuse);
+        assert!(holds.settle(HASH, Some(PREIMAGE), 100).is_err(), "the invoice is not paid by it");
+        assert_eq!(holds.arrived([9; 32], &keysend, Some(200), 100), Arrival::NotHeld);
+        let arrival = holds.arrived(HASH, &of_invoice(None), Some(200), 100);
+        assert_eq!(arrival, Arrival::Hold { cancel_height: 200 - MARGIN_BLOCKS });
+        assert_eq!(holds.arrived(HASH, &keysend, Some(300), 100), Arrival::Refuse, "nor does it take the place of one");
+        assert!(holds.settle(HASH, Some(PREIMAGE), 100) == Ok(Word::Claim(Ok(PREIMAGE))));
     }
 
     #[test]
     fn an_invoice_is_forgotten_only_when_nobody_can_pay_it() {
+        let remembered = u32::try_from(REMEMBERED_S).unwrap();
         let (kv, holds) = holds();
-        holds.forget(1000 + REMEMBERED_S);
+        holds.forget();
+        holds.saw_block(1000 + remembered);
+        holds.saw_block(5);
+        holds.forget();
         assert_eq!(kv.list(NAMESPACE, "").unwrap().len(), 1);
-        holds.arrived(HASH, Some(200), None, 100);
-        holds.forget(u64::MAX);
+        holds.arrived(HASH, &of_invoice(None), Some(200), 100);
+        holds.saw_block(1001 + remembered);
+        holds.forget();
         assert_eq!(kv.list(NAMESPACE, "").unwrap().len(), 1, "money waits");
         holds.take_due(200);
-        holds.forget(1001 + REMEMBERED_S);
+        let later = reloaded(&kv);
+        later.forget();
+        assert_eq!(kv.list(NAMESPACE, "").unwrap().len(), 1, "a new leader has seen no block yet");
+        later.saw_block(1001 + remembered);
+        later.forget();
+        assert!(kv.list(NAMESPACE, "").unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_invoice_made_when_blocks_are_ahead_of_the_clock_is_remembered_from_the_blocks_on() {
+        let (kv, holds) = holds();
+        let remembered = u32::try_from(REMEMBERED_S).unwrap();
+        holds.saw_block(50_000);
+        assert!(holds.add([7; 32], 1000, 100));
+        holds.saw_block(50_100 + remembered);
+        holds.forget();
+        assert_eq!(kv.list(NAMESPACE, "").unwrap(), [hex::encode([7; 32])]);
+        holds.saw_block(50_101 + remembered);
+        holds.forget();
         assert!(kv.list(NAMESPACE, "").unwrap().is_empty());
     }
 }

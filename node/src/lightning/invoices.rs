@@ -15,7 +15,7 @@ use tokio::task::block_in_place;
 use super::{
     holds::{MARGIN_BLOCKS, Word},
     node::LightningNode,
-    payments::{hash, label, unix_now},
+    payments::{hash, label},
     records::payment_message,
     settled::Settled,
 };
@@ -80,7 +80,8 @@ impl LightningNode {
         let expires = invoice.duration_since_epoch() + invoice.expiry_time();
         let text = invoice.to_string();
         self.queue.with_state(|| {
-            if holds && !self.holds.add(payment_hash, expires.as_secs()) {
+            let (made, lasts) = (invoice.duration_since_epoch().as_secs(), invoice.expiry_time().as_secs());
+            if holds && !self.holds.add(payment_hash, made, lasts) {
                 return Err(Error::misuse("payment_hash", "there is an invoice for it: a hash is used once"));
             }
             let row =
@@ -192,7 +193,7 @@ impl LightningNode {
                         tracing::warn!(%height, payment_hash = hex::encode(payment_hash), "cancelled a held payment: nobody settled it in time");
                         node.give_back(payment_hash, "cancelled by the node: it was not settled before its deadline");
                     }
-                    node.holds.forget(unix_now());
+                    node.holds.forget();
                     for payment_id in node.offers.take_unanswered() {
                         node.manager.abandon_payment(payment_id);
                     }
