@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bitcoin::Amount;
-use holdfast_local::{Client, Probe, wait::wait_for};
+use holdfast_local::{Client, Counterparty, Probe, wait::wait_for};
 use holdfast_proto::{
     error::Error,
     node::v1::{self, PaymentStatus},
 };
 use holdfast_softhsm_tests::{PROMPT, Scene};
-use ldk_node::Event;
+use ldk_node::{Event, lightning_types::payment::PaymentPreimage};
 
 const CAPACITY_SAT: u64 = 2_000_000;
 const SMALL_MSAT: u64 = 5_000_000;
@@ -137,6 +137,7 @@ async fn p5_payments_keep_to_their_budget_go_in_parts_and_are_not_made_twice() {
         idempotency_key: format!("round {round}"),
         ..Default::default()
     };
+    let mut ends = Vec::new();
     for round in 0..3 {
         let (leader, client) = scene.leader().await.unwrap();
         let first = tokio::spawn({
@@ -165,15 +166,32 @@ async fn p5_payments_keep_to_their_budget_go_in_parts_and_are_not_made_twice() {
         assert_eq!(payment.payment_hash, again.payment_hash);
         assert!(committed.is_none_or(|hash| hash == payment.payment_hash), "another one than before: {payment:?}");
         println!("round {round}: the dead leader {}, then {payment:?}", if answered { "answered" } else { "did not" });
-        let arrived = async || {
-            let of_round = |e: &&Event| matches!(e, Event::PaymentReceived { amount_msat, .. } if *amount_msat == 1_000_000 + round);
-            let count = alice.events().iter().filter(of_round).count();
-            let expected = usize::from(again.status() == PaymentStatus::Succeeded);
-            Ok(Probe::when(count == expected, count, || format!("arrived {count} times, {again:?}")))
+        // However it ends, alice gets it as often as its row says.
+        let end = ended(&scene, &payment.payment_hash).await.unwrap();
+        let expected = usize::from(end.status() == PaymentStatus::Succeeded);
+        let counted = async || {
+            let count = arrived(alice, round);
+            Ok(Probe::when(count == expected, (), || format!("arrived {count} times, {end:?}")))
         };
-        let deadline = if again.status() == PaymentStatus::Pending { Duration::ZERO } else { PROMPT };
-        wait_for("the payment at alice, once", deadline, arrived).await.unwrap();
+        scene.wait_for("the payment at alice, once", PROMPT, counted).await.unwrap();
+        ends.push(end);
         leader.start().await.unwrap();
+    }
+    // A second payment of any round would have come by now: nothing is under way any more.
+    let settled = async || {
+        let channels = scene.channels().await?;
+        Ok(Probe::when(channels.iter().all(|channel| channel.pending_htlcs == 0), (), || format!("{channels:?}")))
+    };
+    scene.wait_for("all HTLCs to be gone", PROMPT, settled).await.unwrap();
+    let request = v1::ListPaymentsRequest { limit: 1000, before: None };
+    let (_, mut client) = scene.leader().await.unwrap();
+    let all = client.list_payments(request).await.unwrap().into_inner().payments;
+    for (round, end) in (0..).zip(&ends) {
+        let rows: Vec<_> = all.iter().filter(|row| row.amount_msat == Some(1_000_000 + round)).collect();
+        assert!(rows.len() == 1 && rows[0].payment_hash == end.payment_hash, "round {round}: {rows:?}");
+        assert_eq!(rows[0].status(), end.status(), "round {round}");
+        let expected = usize::from(end.status() == PaymentStatus::Succeeded);
+        assert_eq!(arrived(alice, round), expected, "round {round}: {end:?}");
     }
     let channels = scene.channels().await.unwrap();
     let kept = channels.iter().find(|kept| kept.channel_id == channel.channel_id).unwrap();
@@ -183,6 +201,65 @@ async fn p5_payments_keep_to_their_budget_go_in_parts_and_are_not_made_twice() {
     let refusal = Error::from(client.send_keysend(wrong).await.unwrap_err());
     assert!(matches!(&refusal, Error::Misuse { field, .. } if field == "idempotency_key"), "{refusal}");
     assert!(alice.closed().is_empty());
+}
+
+/// Its own HTLCs take more than half of what the only channel lets through, so there is no second route.
+#[tokio::test(flavor = "multi_thread")]
+async fn p5_a_payment_under_way_asked_for_again_is_joined_and_not_called_failed() {
+    const HELD_MSAT: u64 = 150_000_000;
+    let scene = Scene::empty().await.unwrap();
+    let alice = scene.alice();
+    scene.fund_all(1, Amount::from_sat(5_000_000)).await.unwrap();
+    scene.open_channel_to(alice, CAPACITY_SAT).await.unwrap();
+    let mut preimage = [0; 32];
+    getrandom::fill(&mut preimage).unwrap();
+    let preimage = PaymentPreimage(preimage);
+    let invoice = alice.hold_invoice(HELD_MSAT, preimage.into()).await.unwrap();
+    let (_, client) = scene.leader().await.unwrap();
+    let pay = async |invoice: &str, wait_ms| {
+        let request = v1::PayInvoiceRequest { invoice: invoice.into(), wait_ms, ..Default::default() };
+        client.clone().pay_invoice(request).await.map(|answer| answer.into_inner())
+    };
+    let begun = pay(&invoice, 1).await.unwrap();
+    assert_eq!(begun.status(), PaymentStatus::Pending, "{begun:?}");
+    let held = async || Ok(Probe::when(alice.holds(preimage.into()), (), || "not there yet".into()));
+    scene.wait_for("alice to hold the payment", PROMPT, held).await.unwrap();
+
+    let first = {
+        let (mut client, invoice) = (client.clone(), invoice.clone());
+        tokio::spawn(async move { client.pay_invoice(v1::PayInvoiceRequest { invoice, ..Default::default() }).await })
+    };
+    let other = alice.invoice(HELD_MSAT, "no room for it").await.unwrap();
+    let no_room = pay(&other, 1).await.unwrap();
+    assert_eq!(no_room.failure, "RouteNotFound", "there is a second route, so this test would show nothing");
+    for _ in 0..2 {
+        let again = pay(&invoice, 100).await.unwrap();
+        assert_eq!((again.status(), again.failure.as_str()), (PaymentStatus::Pending, ""), "{again:?}");
+    }
+    assert!(!first.is_finished(), "whoever waits was told of an end that is none");
+    alice.claim(preimage, HELD_MSAT).await.unwrap();
+    let first = first.await.unwrap().unwrap().into_inner();
+    assert_eq!(first.status(), PaymentStatus::Succeeded, "{first:?}");
+    let last = pay(&invoice, 0).await.unwrap();
+    assert_eq!((last.status(), last.payment_hash), (PaymentStatus::Succeeded, first.payment_hash));
+    assert_eq!(alice.received_msat(preimage.into()), [HELD_MSAT]);
+}
+
+/// How often alice has received the payment of a round.
+fn arrived(alice: &Counterparty, round: u64) -> usize {
+    let of_round = |event: &&Event| matches!(event, Event::PaymentReceived { amount_msat, .. } if *amount_msat == 1_000_000 + round);
+    alice.events().iter().filter(of_round).count()
+}
+
+/// A payment once it is over.
+async fn ended(scene: &Scene, id: &str) -> Result<v1::Payment> {
+    let look = async || {
+        let (_, mut client) = scene.leader().await?;
+        let payment = client.get_payment(v1::GetPaymentRequest { payment_hash: id.into() }).await?.into_inner();
+        let over = matches!(payment.status(), PaymentStatus::Succeeded | PaymentStatus::Failed);
+        Ok(Probe::when(over, payment.clone(), || format!("{payment:?}")))
+    };
+    scene.wait_for("the end of a payment", Duration::from_secs(90), look).await
 }
 
 /// A payment once the parts that succeeded come to all of it: the last HTLC is gone a moment after the preimage is there.
