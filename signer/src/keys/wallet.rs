@@ -103,21 +103,22 @@ impl Wallet {
         })
     }
 
-    /// The key that the input's derivations lead to, when that is one of ours.
+    /// The key that the input's derivation leads to, when that is one of ours. What we sign has one key alone, so only the
+    /// first derivation with our origin counts: an input may list thousands.
     fn key_of(&self, input: &bitcoin::psbt::Input) -> Option<Secret> {
-        input.bip32_derivation.iter().find_map(|(public, (fingerprint, path))| {
+        let (public, [branch, address]) = input.bip32_derivation.iter().find_map(|(public, (fingerprint, path))| {
             if *fingerprint != self.fingerprint {
                 return None;
             }
-            let rest: &[ChildNumber] = path.as_ref().strip_prefix(self.origin.as_ref())?;
-            match rest {
+            match path.as_ref().strip_prefix(self.origin.as_ref())? {
                 [branch @ ChildNumber::Normal { index: 0 | 1 }, address @ ChildNumber::Normal { .. }] => {
-                    let key = self.account.open().child(*branch).child(*address).secret();
-                    (key.public_key() == *public).then_some(key)
+                    Some((public, [*branch, *address]))
                 }
                 _ => None,
             }
-        })
+        })?;
+        let key = self.account.open().child(branch).child(address).secret();
+        (key.public_key() == *public).then_some(key)
     }
 }
 

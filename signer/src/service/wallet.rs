@@ -1,6 +1,6 @@
 //! Sweeps and the on-chain wallet.
 
-use bitcoin::{Psbt, consensus, policy::MAX_STANDARD_TX_WEIGHT};
+use bitcoin::{Psbt, Transaction, consensus, policy::MAX_STANDARD_TX_WEIGHT};
 use holdfast_proto::{
     error::Error,
     identity::Identity,
@@ -21,10 +21,7 @@ impl SignerCore {
             let _fence = self.guard.fence(caller, request.term)?;
             let transaction = parse::transaction("transaction", &request.transaction)?;
             subject.transaction = Some(transaction.compute_txid());
-            // Each signature reads all of it, and the term cannot rise meanwhile.
-            if transaction.weight().to_wu() > u64::from(MAX_STANDARD_TX_WEIGHT) {
-                return Err(Error::misuse("transaction", "is heavier than what nodes relay"));
-            }
+            check_weight("transaction", &transaction)?;
             if request.outputs.len() > transaction.input.len() {
                 return Err(Error::misuse("outputs", "are more than the transaction's inputs"));
             }
@@ -54,11 +51,20 @@ impl SignerCore {
             let mut psbt =
                 Psbt::deserialize(&request.psbt).map_err(|error| Error::misuse("psbt", error.to_string()))?;
             subject.transaction = Some(psbt.unsigned_tx.compute_txid());
+            check_weight("psbt", &psbt.unsigned_tx)?;
             let wallet = self.keys.wallet();
             check_wallet_spend(&self.rules, &wallet.figures(&psbt)?)?;
             let signed = wallet.sign(&mut psbt)?;
             self.metrics.signed(signed);
             Ok(v1::SignWalletPsbtResponse { psbt: psbt.serialize() })
         })
+    }
+}
+
+/// Each signature reads all of a transaction, and the term cannot rise meanwhile.
+fn check_weight(field: &str, transaction: &Transaction) -> Result<(), Error> {
+    match transaction.weight().to_wu() > u64::from(MAX_STANDARD_TX_WEIGHT) {
+        true => Err(Error::misuse(field, "is heavier than what nodes relay")),
+        false => Ok(()),
     }
 }

@@ -52,6 +52,23 @@ fn inputs_of_the_descriptors_are_signed_and_others_left_alone() {
     }
 }
 
+/// Each would cost a derivation, and a request may hold a hundred thousand of them.
+#[test]
+fn only_one_derivation_of_an_input_is_followed() {
+    let ours = ours([1; 32]);
+    let descriptor = ours.wallet().descriptor();
+    let sign = |liar: PublicKey| {
+        let mut psbt = psbt(&[&descriptor]);
+        let source = psbt.inputs[0].bip32_derivation.values().next().unwrap().clone();
+        psbt.inputs[0].bip32_derivation.insert(liar, source);
+        ours.wallet().sign(&mut psbt).unwrap()
+    };
+    let (key, ..) = address(&descriptor, 11);
+    let others = (12..80).map(|index| address(&descriptor, index).0);
+    let (before, after): (Vec<_>, Vec<_>) = others.partition(|other| *other < key);
+    assert_eq!((sign(before[0]), sign(after[0])), (0, 1));
+}
+
 #[test]
 fn what_does_not_fit_together_is_not_signed() {
     let ours = ours([1; 32]);

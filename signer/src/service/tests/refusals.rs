@@ -130,6 +130,24 @@ fn a_sweep_that_no_node_would_relay_is_not_signed() {
     assert_eq!(misused(sweep(2_500)), "transaction");
 }
 
+#[test]
+fn a_wallet_transaction_that_no_node_would_relay_is_not_looked_at() {
+    let side = Side::new(1);
+    let spend = |bytes: usize| {
+        let transaction = bitcoin::Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: bitcoin::absolute::LockTime::ZERO,
+            input: vec![bitcoin::TxIn::default()],
+            output: vec![bitcoin::TxOut { value: sat(1_000), script_pubkey: ScriptBuf::from(vec![0x6a; bytes]) }],
+        };
+        let psbt = bitcoin::Psbt::from_unsigned_tx(transaction).unwrap().serialize();
+        side.core.sign_wallet_psbt(&side.caller, v1::SignWalletPsbtRequest { term: 1, psbt })
+    };
+    // Looked at, it says nothing of what it spends.
+    assert_eq!(refused(spend(99_000)), "onchain-inputs");
+    assert_eq!(misused(spend(100_000)), "psbt");
+}
+
 /// A store from which somebody took the record of the term.
 struct Termless(Arc<dyn GuardStore>);
 
