@@ -14,6 +14,7 @@ use tokio::task::block_in_place;
 
 use super::{
     holds::{MARGIN_BLOCKS, Word},
+    limits,
     node::LightningNode,
     payments::{hash, label},
     records::payment_message,
@@ -42,6 +43,8 @@ impl LightningNode {
         request: v1::CreateInvoiceRequest,
     ) -> Result<v1::CreateInvoiceResponse, Error> {
         self.must_run()?;
+        limits::msat("amount_msat", request.amount_msat)?;
+        limits::seconds("expiry_seconds", request.expiry_seconds)?;
         let expiry = match request.expiry_seconds {
             0 => DEFAULT_EXPIRY_SECONDS,
             seconds => seconds,
