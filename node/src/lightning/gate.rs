@@ -47,8 +47,8 @@ pub struct MessageGate<CM: Deref> {
     fresh: Mutex<Vec<MessageSendEvent>>,
     held: Mutex<BTreeMap<(PublicKey, ChannelId), VecDeque<Held>>>,
     shutdowns: Mutex<Shutdowns>,
-    /// Channels that wait for their closing transaction to show up on chain, and since which height.
-    waiting: Mutex<HashMap<ChannelId, u32>>,
+    /// Channels that wait for their closing transaction to show up on chain: with whom, and since which height.
+    waiting: Mutex<HashMap<ChannelId, (PublicKey, u32)>>,
     hooks: Box<dyn GateHooks>,
 }
 
@@ -120,11 +120,17 @@ where
     /// Whether what the peer says means only that it has finished a cooperative close which we have not: it then holds
     /// the fully signed transaction, and answers as if the channel had never been. Force-closing on that would race it.
     fn closed_well(&self, peer: &PublicKey, channel: &ChannelId) -> bool {
-        if self.manager.closing_state(peer, channel) != ClosingState::Negotiating {
+        let negotiating = |peer: &PublicKey, channel: &ChannelId| {
+            self.manager.closing_state(peer, channel) == ClosingState::Negotiating
+        };
+        // Each change is a single insert or remove.
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|channel, (peer, _)| negotiating(peer, channel));
+        if !negotiating(peer, channel) {
             return false;
         }
         let height = self.manager.height();
-        let since = *self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(*channel).or_insert(height);
+        let (_, since) = *waiting.entry(*channel).or_insert((*peer, height));
         let patient = height.saturating_sub(since) < CLOSING_PATIENCE_BLOCKS;
         if patient {
             tracing::info!(%channel, "the peer has closed a channel that we were closing; waiting for the chain");
@@ -298,7 +304,10 @@ where
             tracing::info!(%channel, "the peer asks for a channel whose closing transaction is signed; the chain answers");
             return;
         }
-        self.shutdowns().resumed(their_node_id, channel);
+        // What is remembered of a channel that is not there, a peer could make us remember of any number.
+        if self.manager.closing_state(&their_node_id, &channel) != ClosingState::Unknown {
+            self.shutdowns().resumed(their_node_id, channel);
+        }
         self.manager.handle_channel_reestablish(their_node_id, msg);
     }
 

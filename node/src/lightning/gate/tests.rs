@@ -277,6 +277,23 @@ fn p7_a_peer_that_finished_a_close_before_us_does_not_make_us_force_it() {
 }
 
 #[test]
+fn nothing_is_remembered_of_channels_that_are_not_there() {
+    let setup = setup(ClosingState::Unknown);
+    // Were it remembered as resumed, its `shutdown` would wait.
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    setup.gate.handle_shutdown(peer(), &shutdown(CHANNEL));
+    assert_eq!(setup.heard(), ["handle_channel_reestablish", "handle_shutdown"]);
+    // One that closes well is, until it is gone.
+    let unknown = |channel_id| msgs::ErrorMessage { channel_id, data: "no such channel".to_owned() };
+    *setup.manager.state.lock().unwrap() = ClosingState::Negotiating;
+    setup.gate.handle_error(peer(), &unknown(CHANNEL));
+    assert!(setup.gate.waiting.lock().unwrap().contains_key(&CHANNEL));
+    *setup.manager.state.lock().unwrap() = ClosingState::Unknown;
+    setup.gate.handle_error(peer(), &unknown(OTHER));
+    assert!(setup.gate.waiting.lock().unwrap().is_empty());
+}
+
+#[test]
 fn an_error_about_an_open_channel_is_heard() {
     let setup = setup(ClosingState::Open);
     let error = msgs::ErrorMessage { channel_id: CHANNEL, data: "enough".to_owned() };
