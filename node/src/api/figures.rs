@@ -130,8 +130,8 @@ fn values(s: &Snapshot) -> Vec<Value> {
     if let Some(expire) = s.watched.certificates_expire {
         put("certificate_remaining_seconds", &[], seconds_until(expire));
     }
-    if s.leading {
-        let away = s.peers.iter().filter(|peer| peer.persistent && !peer.connected).count();
+    if let Some(peers) = &s.peers {
+        let away = peers.iter().filter(|peer| peer.persistent && !peer.connected).count();
         put("peers_away", &[], away as f64);
     }
     if let Some(balance) = &s.balance {

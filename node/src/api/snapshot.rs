@@ -30,8 +30,8 @@ pub struct Snapshot {
     pub payments: Result<Vec<v1::Payment>, String>,
     pub watched: Watched,
     /// Of the leader only.
-    pub channels: Vec<v1::Channel>,
-    pub peers: Vec<v1::Peer>,
+    pub channels: Option<Vec<v1::Channel>>,
+    pub peers: Option<Vec<v1::Peer>>,
     pub balance: Option<v1::GetBalanceResponse>,
 }
 
@@ -87,8 +87,8 @@ impl Observer {
             leader: Err("not asked yet".into()),
             payments: Err("not asked yet".into()),
             watched: Watched::default(),
-            channels: Vec::new(),
-            peers: Vec::new(),
+            channels: None,
+            peers: None,
             balance: None,
         };
         Self { backend, taking: Arc::default(), latest: Arc::new(Mutex::new(Arc::new(nothing))) }
@@ -130,14 +130,14 @@ async fn take(backend: &dyn Backend) -> Snapshot {
         leader,
         payments,
         watched: backend.watched(),
-        channels: Vec::new(),
-        peers: Vec::new(),
+        channels: None,
+        peers: None,
         balance: None,
     };
     if let Some(node) = backend.leading() {
         snapshot.leading = true;
-        snapshot.channels = node.list_channels().await.map(|answer| answer.channels).unwrap_or_default();
-        snapshot.peers = node.list_peers().await.map(|answer| answer.peers).unwrap_or_default();
+        snapshot.channels = node.list_channels().await.map(|answer| answer.channels).ok();
+        snapshot.peers = node.list_peers().await.map(|answer| answer.peers).ok();
         snapshot.balance = node.balance().await.ok();
     }
     snapshot
@@ -166,7 +166,7 @@ pub(super) mod tests {
         let stuck = fake.stuck.clone();
         let observer = Observer::new(Arc::new(fake));
         let before = observer.look().await;
-        assert!(before.leading && !before.channels.is_empty());
+        assert!(before.leading && before.channels.as_ref().is_some_and(|channels| !channels.is_empty()));
         let held = stuck.lock().unwrap();
         let during = observer.look().await;
         assert_eq!(during.at, before.at);

@@ -55,7 +55,7 @@ fn page(out: &mut String, s: &Snapshot) -> fmt::Result {
     parts(out, s)?;
     if s.leading {
         money(out, s)?;
-        channels(out, &s.channels)?;
+        channels(out, s.channels.as_deref())?;
     }
     payments(out, &s.payments)?;
     takeovers(out, &s.leader)?;
@@ -149,8 +149,11 @@ fn money(out: &mut String, s: &Snapshot) -> fmt::Result {
     writeln!(out, "</dl></section>")
 }
 
-fn channels(out: &mut String, channels: &[v1::Channel]) -> fmt::Result {
+fn channels(out: &mut String, channels: Option<&[v1::Channel]>) -> fmt::Result {
     write!(out, "<section id=\"channels\"><h2>Channels</h2>")?;
+    let Some(channels) = channels else {
+        return writeln!(out, "<p class=\"soft\">not known now</p></section>");
+    };
     if channels.is_empty() {
         return writeln!(out, "<p class=\"soft\">none</p></section>");
     }
@@ -397,6 +400,15 @@ mod tests {
         for markup in ["<script", "<b>", "<i>", "style=", "onload", "http://", "https://"] {
             assert!(!html.contains(markup), "{markup}: {html}");
         }
+    }
+
+    #[test]
+    fn channels_that_could_not_be_had_are_not_none() {
+        let mut snapshot = crate::api::snapshot::tests::leading();
+        snapshot.channels = None;
+        let mut html = String::new();
+        page(&mut html, &snapshot).unwrap();
+        assert!(html.contains("<h2>Channels</h2><p class=\"soft\">not known now</p>"), "{html}");
     }
 
     #[test]
