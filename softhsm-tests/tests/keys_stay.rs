@@ -33,10 +33,10 @@ async fn p1_keys_stay() {
 
     // What the signer is holding, read before it goes: the guard's file opens to one process at a time.
     // None of them lets anybody but root look into it.
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT LOOKED AT without root: the memory of signer and replicas");
-    } else {
+    if rustix::process::geteuid().is_root() {
         look_into_memory(&scene, &replicas, leader.name());
+    } else {
+        may_skip("without root: the memory of signer and replicas");
     }
     scene.signer().kill().unwrap();
     let keys = Keys::of(&scene);
@@ -45,6 +45,13 @@ async fn p1_keys_stay() {
     let control = Needle { what: "a table's name", bytes: b"leadership_history".to_vec() };
     assert!(!found(&files, std::slice::from_ref(&control)).is_empty(), "the search does not find what is in Postgres");
     assert_eq!(found(&files, &keys.secret), Vec::<&str>::new(), "in Postgres' files");
+}
+
+/// What cannot be looked at here is a failure, unless whoever runs this says that it need not be looked at.
+fn may_skip(what: &str) {
+    let may = std::env::var_os("HOLDFAST_MAY_SKIP").is_some();
+    assert!(may, "cannot look {what}; set HOLDFAST_MAY_SKIP=1 to pass without that");
+    eprintln!("NOT LOOKED AT {what}");
 }
 
 /// Kills the signer.
@@ -59,7 +66,7 @@ fn look_into_memory(scene: &Scene, replicas: &[(&str, u32)], leader: &str) {
     assert!(keys.channels >= 2, "both channels' keys are looked for");
 
     // The search finds what is there: the seed where it belongs, and in the leader what LDK keeps (SECURITY.md).
-    let (seed, rest) = keys.secret.split_first().unwrap();
+    let seed = keys.secret.first().unwrap();
     assert!(is_in(&memory_of_signer, seed), "the search does not even find the seed in the signer");
     let (_, memory_of_leader) = memory_of_replicas.iter().find(|(name, _)| *name == leader).unwrap();
     assert!(!found(memory_of_leader, &keys.kept_in_replica).is_empty(), "nor what LDK keeps in the leader");
@@ -71,7 +78,11 @@ fn look_into_memory(scene: &Scene, replicas: &[(&str, u32)], leader: &str) {
     let (locked, open): (Vec<_>, Vec<_>) = memory_of_signer.into_iter().partition(|region| region.has("lo"));
     assert_eq!(found(&open, &keys.secret), Vec::<&str>::new(), "in memory of the signer that is not locked");
     assert!(locked.iter().all(|region| region.has("dd")), "a locked region would be dumped");
-    assert!(found(&locked, rest).len() < rest.len(), "the channels' keys are kept in the signer");
+    assert_eq!(
+        found(&locked, &keys.secret[keys.of_node..]),
+        Vec::<&str>::new(),
+        "channels' keys are kept in the signer"
+    );
     if let Some(dump) = dump_of_signer {
         let node_id = Needle { what: "the node's id", bytes: keys.node_id.to_vec() };
         assert!(is_in(&dump, &node_id), "the dump does not hold what the signer's memory holds");
@@ -79,11 +90,14 @@ fn look_into_memory(scene: &Scene, replicas: &[(&str, u32)], leader: &str) {
     }
 }
 
-/// What a debugger that root runs writes as a core dump; none where there is no debugger.
+/// What a debugger that root runs writes as a core dump; none where there is no debugger and there need not be one.
 fn core_dump(pid: u32, folder: &Path) -> Option<Vec<Region>> {
     let prefix = folder.join("core");
     let output = match Command::new("gcore").arg("-o").arg(&prefix).arg(pid.to_string()).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            may_skip("without gcore (of gdb): a core dump of the signer");
+            return None;
+        }
         output => output.unwrap(),
     };
     let said = String::from_utf8_lossy(&output.stderr);
@@ -108,8 +122,9 @@ struct Needle {
 
 struct Keys {
     node_id: [u8; 33],
-    /// The seed first.
+    /// The seed first; after so many of the node, those of the channels.
     secret: Vec<Needle>,
+    of_node: usize,
     kept_in_replica: Vec<Needle>,
     channels: usize,
 }
@@ -147,6 +162,7 @@ impl Keys {
             needle("the wallet's account key", child("m/84'/1'/0'")),
             needle("the guard's key", child("m/1000'")),
         ];
+        let of_node = secret.len();
         let kept_in_replica =
             vec![needle("the peer storage key", child("m/6'")), needle("the receive auth key", child("m/7'"))];
 
@@ -166,7 +182,7 @@ impl Keys {
             ]);
         }
         let node_id = hex::decode(node_id.trim()).unwrap().try_into().unwrap();
-        Self { node_id, secret, kept_in_replica, channels }
+        Self { node_id, secret, of_node, kept_in_replica, channels }
     }
 }
 
