@@ -73,6 +73,8 @@ impl From<Status> for Error {
                 Self::Unavailable { what, retry_after_ms }
             }
             Some(Detail::Misuse(v1::Misuse { field, why })) => Self::Misuse { field, why },
+            // Not an answer: our own side of the connection says why there was none.
+            None if std::error::Error::source(&status).is_some() => Self::unavailable(in_full(&status)),
             None => match status.code() {
                 Code::Unavailable
                 | Code::DeadlineExceeded
@@ -121,6 +123,13 @@ mod tests {
     fn a_cut_connection_is_unavailable_and_a_bug_is_not() {
         assert!(matches!(Error::from(Status::unavailable("tcp reset")), Error::Unavailable { .. }));
         assert!(matches!(Error::from(Status::internal("index out of range")), Error::Internal(_)));
+    }
+
+    #[test]
+    fn what_our_side_of_the_connection_says_is_no_answer() {
+        let mut status = Status::internal("h2 protocol error");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("GoAway")));
+        assert!(matches!(Error::from(status), Error::Unavailable { .. }));
     }
 
     #[test]
