@@ -120,13 +120,13 @@ async fn a_signer_that_lacks_something_ends_with_one_clear_line() {
     signer.ends("network = ", "netwrok = ", CONFIG, &["netwrok"]);
     signer.ends("token=holdfast", "token=elsewhere", UNAVAILABLE, &["elsewhere"]);
     signer.ends("label = \"holdfast\"", "label = \"other\"", UNAVAILABLE, &["other"]);
-    signer.ends("pin_file = \"", "pin_file = \"/nowhere", NO_PERMISSION, &["/nowhere"]);
+    signer.ends("pin_file = \"", "pin_file = \"/nowhere", UNAVAILABLE, &["/nowhere"]);
     let pin = fs::read(scene.token().pin_file()).unwrap();
     fs::write(scene.token().pin_file(), "0000").unwrap();
     signer.ends("", "", NO_PERMISSION, &["PIN"]);
     fs::write(scene.token().pin_file(), pin).unwrap();
 
-    for (file, exit) in [("node_id", NO_INPUT), ("guard.redb", UNAVAILABLE), ("seed.sealed", NO_PERMISSION)] {
+    for (file, exit) in [("node_id", NO_INPUT), ("guard.redb", UNAVAILABLE), ("seed.sealed", UNAVAILABLE)] {
         let (here, away) = (data.join(file), data.join("away"));
         fs::rename(&here, &away).unwrap();
         signer.ends("", "", exit, &[file]);

@@ -884,7 +884,9 @@ impl<ChannelSigner: EcdsaChannelSigner> OnchainTxHandler<ChannelSigner> {
 								ClaimId::from_htlcs(htlcs)
 							},
 						};
-						// Holdfast: not asserted. Blocks that a restart replays bring a claim that is known.
+						// Holdfast: blocks that a restart replays bring a claim that is known. Its event takes the
+						// place of the one before, as when claims are broadcast again.
+						self.pending_claim_events.retain(|event| event.0 != claim_id);
 						self.pending_claim_events.push((claim_id, claim_event));
 						claim_id
 					},
