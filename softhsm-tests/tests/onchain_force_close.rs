@@ -86,6 +86,23 @@ async fn closes_with_htlcs_come_home(anchors: bool) {
     };
     scene.wait_for("our HTLC-timeouts", PROMPT * 4, timed_out).await.unwrap();
     scene.until_home(8, |balance| balance.lightning_sat == 0).await.unwrap();
+    // The peers take what is theirs in their own time.
+    let theirs_to_take = [
+        htlc(&ours, lost_to_bob.amount_sat + 1),
+        htlc(&ours, claimed_by_alice.amount_sat),
+        htlc(&theirs, claimed_by_bob.amount_sat),
+        htlc(&theirs, lost_to_alice.amount_sat + 1),
+    ];
+    let all_taken = async || {
+        scene.mine(1).await?;
+        for output in theirs_to_take {
+            if scene.bitcoind().is_unspent(output).await? {
+                return Ok(Probe::Waiting(format!("{output} is left")));
+            }
+        }
+        Ok(Probe::Ready(()))
+    };
+    scene.wait_for("the peers' claims", PROMPT * 2, all_taken).await.unwrap();
 
     let after = scene.balance().await.unwrap();
     let coins = scene.utxos().await.unwrap();
