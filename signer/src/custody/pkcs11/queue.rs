@@ -66,13 +66,14 @@ impl Queue {
         drop(self.ending.wait_timeout_while(jobs, pause, |jobs| !jobs.closed));
     }
 
-    /// Takes no more jobs, and waits a while for the workers to end.
-    pub fn close(&self, patience: Duration) {
+    /// Takes no more jobs, and waits a while for the workers to end. Whether all have.
+    pub fn close(&self, patience: Duration) -> bool {
         let mut jobs = self.lock();
         jobs.closed = true;
         self.ready.notify_all();
         self.ending.notify_all();
-        drop(self.ending.wait_timeout_while(jobs, patience, |jobs| jobs.workers > 0));
+        let waited = self.ending.wait_timeout_while(jobs, patience, |jobs| jobs.workers > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.workers == 0
     }
 
     /// The next job whose caller still waits; none when the queue is closed.

@@ -6,8 +6,8 @@
 //! job climbs again, so that a token that comes back is used again without anybody's hand.
 
 use std::{
-    sync::{Arc, mpsc},
-    thread,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -58,6 +58,7 @@ pub struct Workers {
     access: Arc<Access>,
     queue: Arc<Queue>,
     timeout: Duration,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How long an ending waits for calls in flight.
@@ -69,7 +70,7 @@ type Answer<T> = mpsc::Receiver<Result<T, CallError>>;
 
 impl Workers {
     pub fn start(access: Access, timeout: Duration) -> Result<Self, CustodyError> {
-        let workers = Self { access: Arc::new(access), queue: Arc::default(), timeout };
+        let workers = Self { access: Arc::new(access), queue: Arc::default(), timeout, threads: Mutex::default() };
         workers.spawn(|worker, queue| worker.run(queue))?;
         Ok(workers)
     }
@@ -90,11 +91,12 @@ impl Workers {
     fn spawn(&self, run: impl FnOnce(Worker, &Queue) + Send + 'static) -> Result<(), CustodyError> {
         let worker = Worker { access: self.access.clone(), connection: None, generation: 0, away: false };
         let place = Place::take(&self.queue);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("token".into())
             .spawn(move || run(worker, &place.0))
-            .map(drop)
-            .map_err(|e| CustodyError::Unavailable(format!("no thread for the token: {e}")))
+            .map_err(|e| CustodyError::Unavailable(format!("no thread for the token: {e}")))?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
     }
 
     /// Runs `work` on a connection and waits for its answer. It may run more than once, on a connection anew each time.
@@ -155,7 +157,15 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.queue.close(FAREWELL);
+        let ended = self.queue.close(FAREWELL);
+        // A thread that has done its work still tells the library that it goes. The process must not end meanwhile: the library's
+        // own ending would pull the rug from under it. One that hangs in a call is left behind.
+        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let us = thread::current().id();
+        for thread in threads.drain(..).filter(|t| t.thread().id() != us && (ended || t.is_finished())) {
+            // It panicked: that was said already.
+            let _ = thread.join();
+        }
     }
 }
 
