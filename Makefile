@@ -6,6 +6,7 @@
 CARGO ?= cargo
 SCRIPTS := deploy/local/scripts
 NEXTEST := $(shell command -v cargo-nextest)
+BUILT := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help system bitcoind moto build demo test bench lint clean
 
@@ -28,7 +29,7 @@ build: system
 	$(CARGO) build --workspace --bins
 
 demo: bitcoind build
-	@$(CARGO) run --quiet --package holdfast-local --bin holdfast-demo -- $(if $(KEEP),--keep)
+	@$(BUILT)/debug/holdfast-demo $(if $(KEEP),--keep)
 
 # Programs and tests are built in one go: the tests run the programs that lie beside them.
 test: bitcoind moto
@@ -43,7 +44,7 @@ endif
 # No part of the tests: it measures and asserts nothing.
 bench: bitcoind
 	$(CARGO) build --release --workspace --bins
-	@$(CARGO) run --release --quiet --package holdfast-local --bin holdfast-bench -- $(if $(JSON),--json $(abspath $(JSON)))
+	@$(BUILT)/release/holdfast-bench $(if $(JSON),--json $(abspath $(JSON)))
 	@echo 'Durable signatures of counterparty commitments over mutual TLS'
 	@$(CARGO) bench --quiet --package holdfast-signer --bench signatures
 

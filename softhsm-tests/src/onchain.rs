@@ -95,13 +95,16 @@ impl Scene {
         self.explain(leader.start().await)
     }
 
-    /// Mines one block after another, `step` at a time, until nothing of ours is on its way and `enough` says so.
+    /// Mines one block after another, `step` at a time, until nothing of ours is on its way and `enough` says so, twice:
+    /// between a block that makes an output ours to sweep and the handling of LDK's event, no balance has it.
     pub async fn until_home(&self, step: u32, enough: impl Fn(&v1::GetBalanceResponse) -> bool) -> Result<()> {
+        let mut before = false;
         let home = async || {
             self.mine(step).await?;
             let balance = self.balance().await?;
-            let still = balance.closing_sat != 0 || balance.onchain_pending_sat != 0;
-            Ok(Probe::when(!still && enough(&balance), (), || format!("{balance:?}")))
+            let now = balance.closing_sat == 0 && balance.onchain_pending_sat == 0 && enough(&balance);
+            let home = std::mem::replace(&mut before, now) && now;
+            Ok(Probe::when(home, (), || format!("{balance:?}")))
         };
         self.wait_for("our coins to be in the wallet", PROMPT * 3, home).await
     }
@@ -159,6 +162,8 @@ impl Ledger {
             }
         }
         let others: HashSet<Txid> = commitments.iter().chain(theirs).map(|tx| tx.compute_txid()).collect();
+        let unconfirmed: Vec<_> = coins.iter().filter(|coin| coin.height.is_none()).collect();
+        ensure!(unconfirmed.is_empty(), "unconfirmed coins of ours: {unconfirmed:?}");
         let mut ahead = coins.iter().map(|coin| Ok(outpoint(&coin.outpoint)?.txid)).collect::<Result<Vec<_>>>()?;
         while let Some(txid) = ahead.pop() {
             let (height, tx) = ledger.transactions.get(&txid).context("one of our coins is on no block")?;
