@@ -49,6 +49,7 @@ struct Recipe {
     address: SocketAddress,
     rpc: (u16, String, String),
     anchors: bool,
+    level: LogLevel,
 }
 
 struct Running {
@@ -73,13 +74,15 @@ struct Story {
 }
 
 impl Counterparty {
-    /// With `anchors`, it opens and accepts channels with anchor outputs; without, only static-remote-key ones.
+    /// With `anchors`, it opens and accepts channels with anchor outputs; without, only static-remote-key ones. One that
+    /// is `quiet` logs what goes wrong and no more.
     pub(crate) async fn start(
         name: &str,
         folder: &Path,
         logs: &Path,
         bitcoind: &Bitcoind,
         anchors: bool,
+        quiet: bool,
     ) -> Result<Self> {
         let storage = folder.join(name);
         fs::create_dir(&storage)?;
@@ -92,6 +95,7 @@ impl Counterparty {
             address: port.address().into(),
             rpc: (bitcoind.rpc_port(), user.to_owned(), password.to_owned()),
             anchors,
+            level: if quiet { LogLevel::Warn } else { LogLevel::Debug },
         };
         let story = Arc::new(Mutex::new(Story::default()));
         let running = recipe.run(&story).await.with_context(|| format!("counterparty {name}"))?;
@@ -318,7 +322,7 @@ impl Recipe {
         let (port, user, password) = self.rpc.clone();
         builder
             .set_storage_dir_path(self.storage.display().to_string())
-            .set_filesystem_logger(Some(self.log.display().to_string()), Some(LogLevel::Debug))
+            .set_filesystem_logger(Some(self.log.display().to_string()), Some(self.level))
             .set_chain_source_bitcoind_rpc("127.0.0.1".into(), port, user, password)
             .set_runtime(runtime().handle().clone());
         builder.set_listening_addresses(vec![self.address.clone()]).map_err(|e| anyhow!("{e:?}"))?;

@@ -69,7 +69,8 @@ impl Builder {
         self
     }
 
-    /// Counterparties whose state is to lie in memory, so that their own disk is in no figure.
+    /// Counterparties whose state is to lie in memory, so that their own disk is in no figure. Nor is the
+    /// writing of their logs, which hold only what goes wrong.
     pub fn in_memory(mut self, names: &[&str]) -> Self {
         self.in_memory = names.iter().map(|&name| name.to_owned()).collect();
         self
@@ -138,7 +139,7 @@ impl Builder {
             let home = in_memory.map_or(folder.path(), TempDir::path);
             let anchors = !without_anchors.contains(&name);
             let (logs, bitcoind) = (&logs, &bitcoind);
-            async move { Counterparty::start(&name, home, logs, bitcoind, anchors).await }
+            async move { Counterparty::start(&name, home, logs, bitcoind, anchors, in_memory.is_some()).await }
         };
         let counterparties = try_join_all(counterparties.into_iter().map(start)).await?;
         Ok(Deployment {

@@ -88,7 +88,8 @@ impl<'a> Network<'a> {
         channels.filter(|channel| channel.is_usable && channel.counterparty_node_id == self.ours).count()
     }
 
-    fn peers(&self) -> impl Iterator<Item = &Counterparty> {
+    /// All but the ordinary node.
+    pub fn peers(&self) -> impl Iterator<Item = &Counterparty> {
         self.deployment.counterparties().iter().filter(|counterparty| counterparty.name() != BASELINE)
     }
 

@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::{
+    latency::Latency,
     payments::{Comparison, Direction, Rate},
+    soak::Soak,
     takeover::Takeovers,
 };
 
@@ -15,6 +17,8 @@ pub struct Report {
     pub machine: Machine,
     pub payments: Vec<Comparison>,
     pub takeovers: Vec<Takeovers>,
+    pub latencies: Vec<Latency>,
+    pub soak: Option<Soak>,
 }
 
 /// What the figures are worth.
@@ -30,7 +34,7 @@ pub struct Machine {
 
 impl Report {
     pub fn new(machine: Machine) -> Self {
-        Self { machine, payments: Vec::new(), takeovers: Vec::new() }
+        Self { machine, payments: Vec::new(), takeovers: Vec::new(), latencies: Vec::new(), soak: None }
     }
 }
 
