@@ -1,7 +1,7 @@
 //! Connections to peers: made at once after a takeover, and again whenever they break.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,15 +9,11 @@ use std::{
 use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::error::Error;
 use lightning::routing::gossip::NodeId;
-use tokio::{
-    net::{TcpListener, lookup_host},
-    sync::Notify,
-};
+use tokio::{net::TcpListener, sync::Notify};
 
 use super::types::{Graph, PeerManager};
+use crate::net::Outbound;
 
-/// How long connecting and shaking hands may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// How soon a broken connection is noticed when nobody says so.
@@ -27,6 +23,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct Dialer {
     peers: Arc<PeerManager>,
     graph: Arc<Graph>,
+    outbound: Arc<Outbound>,
     wanted: Mutex<HashMap<PublicKey, Wanted>>,
     look: Notify,
 }
@@ -35,6 +32,8 @@ pub struct Dialer {
 struct Wanted {
     /// `host:port` each. Without one, what the peer announced is used.
     addresses: Vec<String>,
+    /// Where it was when we last connected to it.
+    last: Option<String>,
     /// In the list of peers that an operator made, and so kept even without a channel.
     persistent: bool,
     failures: u32,
@@ -51,8 +50,8 @@ pub struct KnownPeer {
 }
 
 impl Dialer {
-    pub fn new(peers: Arc<PeerManager>, graph: Arc<Graph>) -> Self {
-        Self { peers, graph, wanted: Mutex::default(), look: Notify::new() }
+    pub fn new(peers: Arc<PeerManager>, graph: Arc<Graph>, outbound: Arc<Outbound>) -> Self {
+        Self { peers, graph, outbound, wanted: Mutex::default(), look: Notify::new() }
     }
 
     /// Wants a peer whom an operator named.
@@ -84,10 +83,30 @@ impl Dialer {
         }
     }
 
+    /// The last channel with a peer has closed: it is wanted no more, unless an operator wants it.
+    pub fn has_no_channel(&self, node_id: &PublicKey) {
+        let mut wanted = self.lock();
+        if wanted.get(node_id).is_some_and(|peer| !peer.persistent) {
+            wanted.remove(node_id);
+        }
+    }
+
+    /// Where a peer may be found: as an operator said, where it was last, and as it announced.
+    pub fn addresses(&self, node_id: &PublicKey) -> Vec<String> {
+        let mut addresses = Vec::new();
+        if let Some(peer) = self.lock().get(node_id) {
+            addresses.extend(peer.addresses.iter().chain(&peer.last).cloned());
+        }
+        addresses.extend(self.announced(node_id));
+        let mut seen = HashSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
+        addresses
+    }
+
     pub fn known(&self) -> Vec<KnownPeer> {
         let known = |(node_id, peer): (&PublicKey, &Wanted)| KnownPeer {
             node_id: *node_id,
-            address: peer.addresses.first().cloned(),
+            address: peer.last.as_ref().or(peer.addresses.first()).cloned(),
             persistent: peer.persistent,
         };
         self.lock().iter().map(known).collect()
@@ -109,10 +128,10 @@ impl Dialer {
         }
         let attempt = async {
             let away = |why: String| Error::unavailable(format!("peer {node_id} at {address}: {why}"));
-            let mut addresses = lookup_host(address).await.map_err(|e| away(e.to_string()))?;
-            let address = addresses.next().ok_or_else(|| away("the name has no address".into()))?;
-            let connection = lightning_net_tokio::connect_outbound(self.peers.clone(), node_id, address);
-            let closed = connection.await.ok_or_else(|| away("no connection".into()))?;
+            // Streams to different peers share no circuit of Tor's.
+            let stream = self.outbound.connect(address, &node_id.to_string()).await.map_err(away)?;
+            let stream = stream.into_std().map_err(|error| away(error.to_string()))?;
+            let closed = lightning_net_tokio::setup_outbound(self.peers.clone(), node_id, stream);
             tokio::pin!(closed);
             // The peer manager tells nobody when a handshake is done.
             let mut look = tokio::time::interval(Duration::from_millis(2));
@@ -125,7 +144,8 @@ impl Dialer {
                 }
             }
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
+        // For connecting and shaking hands.
+        match tokio::time::timeout(self.outbound.patience(address), attempt).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(format!("peer {node_id} at {address}: no answer in time"))),
         }
@@ -152,7 +172,7 @@ impl Dialer {
                 tokio::spawn(async move {
                     let mut last = Err(Error::unavailable(format!("peer {node_id}: no address is known")));
                     for address in addresses {
-                        last = this.connect(node_id, &address).await;
+                        last = this.connect(node_id, &address).await.map(|()| address);
                         if last.is_ok() {
                             break;
                         }
@@ -164,29 +184,31 @@ impl Dialer {
         }
     }
 
-    /// Those who are to be dialed now; they count as being dialed from here on.
+    /// Those who are to be dialed now, and where; they count as being dialed from here on.
     fn due(&self) -> Vec<(PublicKey, Vec<String>)> {
         let now = Instant::now();
+        let is_due = |peer: &Wanted| !peer.dialing && peer.next <= now;
+        let candidates: Vec<PublicKey> =
+            self.lock().iter().filter(|(_, peer)| is_due(peer)).map(|(node_id, _)| *node_id).collect();
+        // Not under the lock: events take it while they hold the node's state, for which the peer manager may wait.
+        let away: Vec<PublicKey> = candidates.into_iter().filter(|node_id| !self.is_connected(node_id)).collect();
         let mut due = Vec::new();
-        for (node_id, peer) in self.lock().iter_mut() {
-            if peer.dialing || peer.next > now || self.is_connected(node_id) {
-                continue;
+        for node_id in away {
+            if let Some(peer) = self.lock().get_mut(&node_id).filter(|peer| is_due(peer)) {
+                peer.dialing = true;
+                due.push(node_id);
             }
-            peer.dialing = true;
-            due.push((*node_id, peer.addresses.clone()));
         }
-        for (node_id, addresses) in &mut due {
-            addresses.extend(self.announced(node_id));
-        }
-        due
+        due.into_iter().map(|node_id| (node_id, self.addresses(&node_id))).collect()
     }
 
-    fn dialed(&self, node_id: &PublicKey, result: Result<(), Error>) {
+    fn dialed(&self, node_id: &PublicKey, result: Result<String, Error>) {
         if let Some(peer) = self.lock().get_mut(node_id) {
             peer.dialing = false;
             match result {
-                Ok(()) => {
+                Ok(address) => {
                     tracing::info!(peer = %node_id, "connected");
+                    peer.last = Some(address);
                     peer.failures = 0;
                     peer.next = Instant::now();
                 }
@@ -194,7 +216,7 @@ impl Dialer {
                     if peer.failures == 0 {
                         tracing::info!(%error, "cannot connect to a peer; trying again from time to time");
                     }
-                    peer.next = Instant::now() + pause_after(peer.failures);
+                    peer.next = Instant::now() + pause_after(peer.failures, chance());
                     peer.failures += 1;
                 }
             }
@@ -216,12 +238,20 @@ impl Dialer {
 
 impl Wanted {
     fn new() -> Self {
-        Self { addresses: Vec::new(), persistent: false, failures: 0, next: Instant::now(), dialing: false }
+        Self { addresses: Vec::new(), last: None, persistent: false, failures: 0, next: Instant::now(), dialing: false }
     }
 }
 
-fn pause_after(failures: u32) -> Duration {
-    FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LONGEST_RETRY)
+/// Doubles up to the longest, and is then shortened by up to a half, as `chance` (0 to 1) has it: peers that went away
+/// together are not dialed together for ever.
+fn pause_after(failures: u32, chance: f64) -> Duration {
+    let longest = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LONGEST_RETRY);
+    longest.mul_f64(1.0 - chance / 2.0)
+}
+
+fn chance() -> f64 {
+    // Without the kernel's numbers there is no chance, and nothing depends on it.
+    f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 /// Lets peers in, until dropped.
@@ -247,8 +277,17 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_end_somewhere() {
-        assert_eq!(pause_after(0), FIRST_RETRY);
-        assert_eq!(pause_after(1), FIRST_RETRY * 2);
-        assert_eq!(pause_after(40), LONGEST_RETRY);
+        assert_eq!(pause_after(0, 0.0), FIRST_RETRY);
+        assert_eq!(pause_after(1, 0.0), FIRST_RETRY * 2);
+        assert_eq!(pause_after(40, 0.0), LONGEST_RETRY);
+    }
+
+    #[test]
+    fn chance_shortens_a_pause_by_up_to_a_half() {
+        assert_eq!(pause_after(40, 1.0), LONGEST_RETRY / 2);
+        assert_eq!(pause_after(0, 0.5), FIRST_RETRY.mul_f64(0.75));
+        let drawn: Vec<f64> = (0..50).map(|_| chance()).collect();
+        assert!(drawn.iter().all(|chance| (0.0..=1.0).contains(chance)));
+        assert!(drawn.iter().any(|other| *other != drawn[0]));
     }
 }
