@@ -15,6 +15,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     chain::BitcoindAuth,
+    operators::Operators,
+    lightning::acceptance::{self, Acceptance},
+    net::{self, TorConfig, fetch::FetchUrl},
     store::postgres::{PgConfig, PgTls},
 };
 
@@ -28,16 +31,28 @@ pub struct NodeConfig {
     pub network: Network,
     #[serde(default)]
     pub alias: Alias,
+    #[serde(default)]
+    pub color: Color,
     pub tls: TlsConfig,
     pub postgres: PgConfig,
     pub signer: SignerConfig,
     pub bitcoind: BitcoindConfig,
     #[serde(default)]
     pub wallet: WalletConfig,
+    #[serde(default, deserialize_with = "acceptance::checked")]
+    pub channels: Acceptance,
     #[serde(default)]
     pub peers: PeersConfig,
+    #[serde(default, deserialize_with = "net::checked")]
+    pub tor: TorConfig,
+    #[serde(default)]
+    pub gossip: GossipConfig,
     pub api: ApiConfig,
     pub health: Option<HealthConfig>,
+    #[serde(default)]
+    pub operators: Operators,
+    #[serde(default)]
+    pub events: EventsConfig,
     #[serde(default)]
     pub telemetry: TelemetryConfig,
 }
@@ -111,6 +126,13 @@ impl Default for PeersConfig {
     }
 }
 
+/// Where the public graph comes from, beside the gossip of peers.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GossipConfig {
+    pub rapid_sync_url: Option<FetchUrl>,
+}
+
 /// The on-chain wallet.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -133,6 +155,21 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Where operators and other replicas reach it.
     pub advertise: HostPort,
+}
+
+/// The log of what happened.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsConfig {
+    /// How long an event is kept.
+    #[serde(rename = "keep_days", deserialize_with = "days")]
+    pub keep: Duration,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(30 * 86_400) }
+    }
 }
 
 /// Health and metrics, over plain HTTP.
@@ -176,6 +213,36 @@ impl TryFrom<String> for Alias {
             return Err("alias holds a control character");
         }
         Ok(Self(alias))
+    }
+}
+
+/// The colour in which other nodes show ours (BOLT 7): `#rrggbb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Color([u8; 3]);
+
+impl Color {
+    pub fn to_bytes(self) -> [u8; 3] {
+        self.0
+    }
+}
+
+impl Default for Color {
+    fn default() -> Self {
+        Self([0x1f, 0x6f, 0x54])
+    }
+}
+
+impl TryFrom<String> for Color {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut bytes = [0; 3];
+        let digits = text.strip_prefix('#').map(|digits| hex::decode_to_slice(digits, &mut bytes));
+        match digits {
+            Some(Ok(())) => Ok(Self(bytes)),
+            _ => Err(format!("color `{text}` is not of the form #rrggbb")),
+        }
     }
 }
 
@@ -307,6 +374,13 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
     }
 }
 
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    match u32::deserialize(deserializer)? {
+        days @ 1..=36_500 => Ok(Duration::from_secs(u64::from(days) * 86_400)),
+        days => Err(D::Error::custom(format!("keep_days is {days}, and must be from 1 to 36500"))),
+    }
+}
+
 fn default_signer_deadline() -> Duration {
     Duration::from_secs(300)
 }
@@ -356,7 +430,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors_in_every_table() {
-        for table in ["[tls]", "[postgres]", "[signer]", "[bitcoind]", "[peers]", "[api]", "[health]", "[telemetry]"] {
+        for table in ["[tls]", "[postgres]", "[signer]", "[bitcoind]", "[channels]", "[peers]", "[tor]", "[gossip]", "[api]", "[health]", "[operators]", "[events]", "[telemetry]"] {
             let error = changed(table, &format!("{table}\nsurprise = 1")).unwrap_err();
             assert!(error.contains("surprise"), "{table}: {error}");
         }
@@ -371,9 +445,18 @@ mod tests {
             ("[\"signer-1.example:9911\"]", "[\"a.example:1\", \"b.example:1\"]", "share a guard store"),
             ("signer-1.example:9911", "signer-1.example", "host:port"),
             ("#alias = \"holdfast\"", "alias = \"a name of more than thirty-two bytes\"", "32 bytes"),
+            ("#max_capacity_sat = 1000000000", "max_capacity_sat = 100", "is more than max_capacity_sat"),
+            ("#zero_conf_peers = []", "zero_conf_peers = [\"bob\"]", "`bob` is not a node id"),
+            ("#color = \"#1f6f54\"", "color = \"green\"", "#rrggbb"),
             ("#announce = []", "announce = [\"nowhere\"]", "nowhere"),
+            ("#mode = \"onion\"", "mode = \"all\"", "needs socks"),
+            ("#mode = \"onion\"", "mode = \"none\"", "`onion` or `all`"),
+            ("# rapid_sync_url = \"https", "rapid_sync_url = \"http", "unprotected"),
             ("advertise = \"", "#advertise = \"", "[api] needs advertise"),
             ("#deadline_seconds = 300", "deadline_seconds = 0", "0 seconds"),
+            ("#keep_days = 30", "keep_days = 0", "from 1 to 36500"),
+            ("unlisted = \"admin\"", "unlisted = \"none\"", "lets nobody in"),
+            ("unlisted = \"admin\"", "unlisted = \"root\"", "root"),
         ] {
             let error = changed(from, to).unwrap_err();
             assert!(error.contains(says), "{to}: {error}");

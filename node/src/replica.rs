@@ -25,17 +25,20 @@ use tokio::{
 };
 
 use crate::{
-    api::{Backend, Metrics, NodeOps, Part, Watched},
+    api::{Backend, EventSource, Metrics, NodeOps, Part, Watched},
     chain::{Bitcoind, BlockCache, Destinations, FeeEstimates, HeaderCache, headers::explain},
     config::NodeConfig,
+    feed::Feed,
     leader::{self, Leadership, ReplicaInfo, StandError},
     lightning::{
-        Assembled, LightningNode, Parts, Phases,
+        Assembled, LightningNode, Parts, Phases, channel_backup,
         metrics::PaymentMetrics,
         node::{NodeCommitter, StartError},
         peers,
         records::{self, payment_message},
     },
+    operators::Operators,
+    net::Outbound,
     store::{
         Loaded,
         measured::{CommitTimes, Measured},
@@ -51,6 +54,8 @@ pub struct Replica {
     fees: Arc<FeeEstimates>,
     signer: Arc<Grpc>,
     reader: Arc<PgReader>,
+    feed: Arc<Feed>,
+    operators: Arc<Operators>,
     /// Taken by the leader. Held across questions to bitcoind, so that a takeover never finds it half-full.
     chain: tokio::sync::Mutex<Option<RecentChain>>,
     metrics: OnceLock<Arc<Metrics>>,
@@ -134,6 +139,8 @@ impl Replica {
             fees: Arc::new(FeeEstimates::new(config.network)),
             signer: Arc::new(Grpc::new(&endpoints, &credentials)?.with_traceparent(telemetry::traceparent)),
             reader: Arc::new(PgReader::new(config.postgres.clone())),
+            feed: Arc::new(Feed::new(config.postgres.clone())),
+            operators: Arc::new(config.operators.clone()),
             chain: tokio::sync::Mutex::new(Some(RecentChain::default())),
             metrics: OnceLock::new(),
             node_id: Mutex::default(),
@@ -209,6 +216,8 @@ impl Replica {
         commit_on_a_thread(committer, Measured::new(prepared.store, prepared.times), stopped);
         let mut tasks = background.start();
         tasks.spawn(peers::listen(listener, node.peer_manager().clone()));
+        let (feed, keep) = (self.feed.clone(), self.config.events.keep);
+        tasks.spawn(async move { feed.prune(term, keep).await });
         *self.role.write().unwrap_or_else(PoisonError::into_inner) = Role::Leading { term, node: node.clone() };
         let (handover, mut handovers) = mpsc::channel(1);
         self.handovers.send_replace(Some(handover));
@@ -277,6 +286,9 @@ impl Replica {
             network: self.config.network,
             alias: self.config.alias.to_bytes(),
             announce: self.config.peers.announce.clone(),
+            color: self.config.color.to_bytes(),
+            outbound: Arc::new(Outbound::new(self.config.tor.clone())),
+            rapid_sync_url: self.config.gossip.rapid_sync_url.clone(),
             keys,
             destinations,
             bitcoind: self.bitcoind.clone(),
@@ -285,6 +297,7 @@ impl Replica {
             blocks,
             metrics,
             reserve_per_channel_sat: self.config.wallet.reserve_per_channel_sat,
+            acceptance: self.config.channels.clone(),
             reader: Arc::new(PgReader::of_primary(self.config.postgres.clone())),
             loaded,
             peers,
@@ -653,6 +666,14 @@ impl Backend for Replica {
         Ok(v1::HandoverResponse { term: self.hand_over().await? })
     }
 
+    fn operators(&self) -> Arc<Operators> {
+        self.operators.clone()
+    }
+
+    fn events(&self) -> Arc<dyn EventSource> {
+        self.feed.clone()
+    }
+
     async fn payment(&self, payment_hash: [u8; 32]) -> Result<Option<v1::Payment>, Error> {
         let Some(row) = self.reader.payment(payment_hash).await? else { return Ok(None) };
         let parts = self.reader.parts(row.payment_id, row.direction).await?;
@@ -662,6 +683,16 @@ impl Backend for Replica {
 
     async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Payment>, Error> {
         Ok(self.reader.payments(limit, before).await?.into_iter().map(payment_message).collect())
+    }
+
+    async fn channel_backup(&self) -> Result<v1::ChannelBackup, Error> {
+        let Some((node_id, network)) = self.reader.node().await? else {
+            return Err(Error::unavailable("the database belongs to no node yet"));
+        };
+        let stored = self.reader.records(channel_backup::NAMESPACE).await?;
+        let channels = stored.into_iter().map(|(channel, bytes)| channel_backup::message(channel, &bytes));
+        let channels = channels.collect::<Result<_, _>>().map_err(Error::Internal)?;
+        Ok(v1::ChannelBackup { node_id: hex::encode(node_id), network, channels })
     }
 
     async fn offers(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Offer>, Error> {

@@ -23,6 +23,8 @@ need pkg-config pkg-config
 need python3 python3
 # Its gcore dumps a signer that a test looks into.
 need gdb gdb
+# A SOCKS5 server, in the place of Tor.
+need microsocks microsocks
 # For moto, which stands in for AWS. Debian keeps this part of Python in a package of its own.
 if ! python3 -c 'import ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
 if [ -z "${HOLDFAST_BITCOIND:-}" ] && ! command -v bitcoind >/dev/null; then

@@ -1,17 +1,22 @@
 //! What operators, load balancers and monitoring see of a replica.
 //!
-//! - [`serve`]: `holdfast.node.v1` over mutual TLS. Operators may call everything; a replica may ask who leads.
+//! - [`serve`]: `holdfast.node.v1` over mutual TLS. What an operator may call goes by his role; a replica may ask who leads.
 //! - [`serve_health`]: `/livez`, `/readyz`, `/leader`, `/metrics` and a status page over plain HTTP.
 //!
 //! Both stand on [`Backend`], which the replica implements, and [`NodeOps`], which its Lightning node does while it
 //! leads. This module knows neither LDK nor Postgres.
 
+mod door;
+mod events;
 mod figures;
 mod health;
 mod metrics;
+mod network;
+mod paging;
 mod payments;
 mod service;
 mod snapshot;
+mod splicing;
 mod status_page;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,8 +27,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use holdfast_proto::{error::Error, node::v1};
 
+use crate::operators::Operators;
+
+pub use events::{EventPage, EventSource, LOOK};
 pub use health::serve_health;
 pub use metrics::Metrics;
+pub use network::NetworkOps;
 pub use payments::PaymentOps;
 pub use service::serve;
 pub use snapshot::{Htlcs, Part, Watched};
@@ -60,13 +69,22 @@ pub trait Backend: Send + Sync + 'static {
     /// Newest first; at most `limit` of those made before sequence number `before`.
     async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Payment>, Error>;
 
+    /// What each operator may do.
+    fn operators(&self) -> Arc<Operators>;
+
+    /// The log of what happened.
+    fn events(&self) -> Arc<dyn EventSource>;
+
     /// As [`Backend::payments`], of the offers that we made.
     async fn offers(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Offer>, Error>;
+
+    /// What names each channel and its peer, from the database.
+    async fn channel_backup(&self) -> Result<v1::ChannelBackup, Error>;
 }
 
 /// What only the leader can do. Each call returns after the commit of what it did (P2).
 #[async_trait]
-pub trait NodeOps: WalletOps + PaymentOps + Send + Sync + 'static {
+pub trait NodeOps: WalletOps + PaymentOps + NetworkOps + Send + Sync + 'static {
     async fn new_address(&self) -> Result<v1::NewAddressResponse, Error>;
     async fn balance(&self) -> Result<v1::GetBalanceResponse, Error>;
     async fn connect_peer(&self, request: v1::ConnectPeerRequest) -> Result<v1::ConnectPeerResponse, Error>;

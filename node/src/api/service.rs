@@ -4,7 +4,6 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use holdfast_proto::{
     error::Error,
-    identity::Role,
     node::v1::{
         self,
         node_server::{Node, NodeServer},
@@ -13,11 +12,20 @@ use holdfast_proto::{
     tls::{self, Credentials},
     trace,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 
-use super::{Backend, Metrics, NodeOps};
+use super::{
+    Backend, Metrics, NodeOps,
+    door::Door,
+    events::{self, EventStream, WATCHERS},
+    paging::page,
+};
+use crate::operators::Operators;
 
 /// Serves until `shutdown` is done, and then until the calls in flight have been answered.
 pub async fn serve(
@@ -28,8 +36,23 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let replica = credentials.identity().name.clone();
+    let operators = backend.operators();
+    let (stopping, watched) = watch::channel(());
+    let service = Service {
+        backend,
+        metrics: metrics.clone(),
+        operators: operators.clone(),
+        replica,
+        watchers: Arc::new(Semaphore::new(WATCHERS)),
+        stopping: watched,
+    };
+    let shutdown = async {
+        shutdown.await;
+        // Streams have no end of their own that could be waited for.
+        drop(stopping);
+    };
     tls::server()
-        .add_service(NodeServer::new(Service { backend, metrics, replica }))
+        .add_service(Door { operators, metrics, inner: NodeServer::new(service) })
         .serve_with_incoming_shutdown(tls::incoming(listener, credentials), shutdown)
         .await
 }
@@ -37,15 +60,13 @@ pub async fn serve(
 struct Service {
     backend: Arc<dyn Backend>,
     metrics: Arc<Metrics>,
+    operators: Arc<Operators>,
     /// Our own name.
     replica: String,
-}
-
-/// Who may call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
-    Operators,
-    OperatorsAndReplicas,
+    /// Places for streams.
+    watchers: Arc<Semaphore>,
+    /// Changes when streams are to end.
+    stopping: watch::Receiver<()>,
 }
 
 impl Service {
@@ -53,7 +74,6 @@ impl Service {
     async fn answer<Q, A, F>(
         &self,
         method: &'static str,
-        open: Open,
         request: Request<Q>,
         answer: impl FnOnce(Q) -> F,
     ) -> Result<Response<A>, Status>
@@ -61,10 +81,8 @@ impl Service {
         F: Future<Output = Result<A, Error>>,
     {
         let started = Instant::now();
-        let caller = tls::peer_identity(&request).and_then(|caller| match (caller.role, open) {
-            (Role::Operator, _) | (Role::Replica, Open::OperatorsAndReplicas) => Ok(caller),
-            (role, _) => Err(Error::refused("identity", format!("{method} is not open to a {role}"))),
-        });
+        let caller = tls::peer_identity(&request)
+            .and_then(|caller| self.operators.authorise(&caller, method).map(|()| caller));
         let (caller, result) = match caller {
             Ok(caller) => {
                 let span = traced(method, &request);
@@ -114,13 +132,13 @@ fn traced<Q>(method: &'static str, request: &Request<Q>) -> Span {
 /// Calls that go to the leader's node as they are.
 macro_rules! leader_only {
     ($service:ident, $request:ident, $name:literal, |$node:ident| $call:expr) => {
-        $service.answer($name, Open::Operators, $request, |_| async {
+        $service.answer($name, $request, |_| async {
             let $node = $service.node().await?;
             $call.await
         })
     };
     ($service:ident, $request:ident, $name:literal, |$node:ident, $body:ident| $call:expr) => {
-        $service.answer($name, Open::Operators, $request, |$body| async move {
+        $service.answer($name, $request, |$body| async move {
             let $node = $service.node().await?;
             $call.await
         })
@@ -130,15 +148,15 @@ macro_rules! leader_only {
 #[tonic::async_trait]
 impl Node for Service {
     async fn get_info(&self, r: Request<v1::GetInfoRequest>) -> Result<Response<v1::GetInfoResponse>, Status> {
-        self.answer("GetInfo", Open::OperatorsAndReplicas, r, |_| self.backend.info()).await
+        self.answer("GetInfo", r, |_| self.backend.info()).await
     }
 
     async fn get_leader(&self, r: Request<v1::GetLeaderRequest>) -> Result<Response<v1::GetLeaderResponse>, Status> {
-        self.answer("GetLeader", Open::OperatorsAndReplicas, r, |_| self.backend.leader()).await
+        self.answer("GetLeader", r, |_| self.backend.leader()).await
     }
 
     async fn handover(&self, r: Request<v1::HandoverRequest>) -> Result<Response<v1::HandoverResponse>, Status> {
-        self.answer("Handover", Open::Operators, r, |_| async {
+        self.answer("Handover", r, |_| async {
             self.node().await?;
             self.backend.handover().await
         })
@@ -168,7 +186,29 @@ impl Node for Service {
     }
 
     async fn list_peers(&self, r: Request<v1::ListPeersRequest>) -> Result<Response<v1::ListPeersResponse>, Status> {
-        leader_only!(self, r, "ListPeers", |node| node.list_peers()).await
+        self.answer("ListPeers", r, |q| async move {
+            let (peers, next) = page(self.node().await?.list_peers().await?.peers, q.limit, &q.after);
+            Ok(v1::ListPeersResponse { peers, next })
+        })
+        .await
+    }
+
+    async fn describe_graph(
+        &self,
+        r: Request<v1::DescribeGraphRequest>,
+    ) -> Result<Response<v1::DescribeGraphResponse>, Status> {
+        leader_only!(self, r, "DescribeGraph", |node, q| node.describe_graph(q)).await
+    }
+
+    async fn find_route(&self, r: Request<v1::FindRouteRequest>) -> Result<Response<v1::FindRouteResponse>, Status> {
+        leader_only!(self, r, "FindRoute", |node, q| node.find_route(q)).await
+    }
+
+    async fn export_channel_backup(
+        &self,
+        r: Request<v1::ExportChannelBackupRequest>,
+    ) -> Result<Response<v1::ChannelBackup>, Status> {
+        self.answer("ExportChannelBackup", r, |_| self.backend.channel_backup()).await
     }
 
     async fn open_channel(
@@ -189,7 +229,11 @@ impl Node for Service {
         &self,
         r: Request<v1::ListChannelsRequest>,
     ) -> Result<Response<v1::ListChannelsResponse>, Status> {
-        leader_only!(self, r, "ListChannels", |node| node.list_channels()).await
+        self.answer("ListChannels", r, |q| async move {
+            let (channels, next) = page(self.node().await?.list_channels().await?.channels, q.limit, &q.after);
+            Ok(v1::ListChannelsResponse { channels, next })
+        })
+        .await
     }
 
     async fn create_invoice(
@@ -214,6 +258,13 @@ impl Node for Service {
         leader_only!(self, r, "SetChannelPolicy", |node, q| node.set_channel_policy(q)).await
     }
 
+    async fn splice_channel(
+        &self,
+        r: Request<v1::SpliceChannelRequest>,
+    ) -> Result<Response<v1::SpliceChannelResponse>, Status> {
+        self.answer("SpliceChannel", r, |_| async { Err(super::splicing::refusal()) }).await
+    }
+
     async fn settle_invoice(&self, r: Request<v1::SettleInvoiceRequest>) -> Result<Response<v1::Payment>, Status> {
         leader_only!(self, r, "SettleInvoice", |node, q| node.settle_invoice(q)).await
     }
@@ -231,8 +282,8 @@ impl Node for Service {
     }
 
     async fn list_offers(&self, r: Request<v1::ListOffersRequest>) -> Result<Response<v1::ListOffersResponse>, Status> {
-        self.answer("ListOffers", Open::Operators, r, |q| async move {
-            Ok(v1::ListOffersResponse { offers: self.backend.offers(page(q.limit), q.before).await? })
+        self.answer("ListOffers", r, |q| async move {
+            Ok(v1::ListOffersResponse { offers: self.backend.offers(rows(q.limit), q.before).await? })
         })
         .await
     }
@@ -256,11 +307,20 @@ impl Node for Service {
         &self,
         r: Request<v1::ListAddressesRequest>,
     ) -> Result<Response<v1::ListAddressesResponse>, Status> {
-        leader_only!(self, r, "ListAddresses", |node, q| node.list_addresses(q)).await
+        self.answer("ListAddresses", r, |q| async move {
+            let all = self.node().await?.list_addresses(q.clone()).await?.addresses;
+            let (addresses, next) = page(all, q.limit, &q.after);
+            Ok(v1::ListAddressesResponse { addresses, next })
+        })
+        .await
     }
 
     async fn list_utxos(&self, r: Request<v1::ListUtxosRequest>) -> Result<Response<v1::ListUtxosResponse>, Status> {
-        leader_only!(self, r, "ListUtxos", |node| node.list_utxos()).await
+        self.answer("ListUtxos", r, |q| async move {
+            let (utxos, next) = page(self.node().await?.list_utxos().await?.utxos, q.limit, &q.after);
+            Ok(v1::ListUtxosResponse { utxos, next })
+        })
+        .await
     }
 
     async fn send_coins(&self, r: Request<v1::SendCoinsRequest>) -> Result<Response<v1::SendCoinsResponse>, Status> {
@@ -279,7 +339,11 @@ impl Node for Service {
     }
 
     async fn list_labels(&self, r: Request<v1::ListLabelsRequest>) -> Result<Response<v1::ListLabelsResponse>, Status> {
-        leader_only!(self, r, "ListLabels", |node| node.list_labels()).await
+        self.answer("ListLabels", r, |q| async move {
+            let (labels, next) = page(self.node().await?.list_labels().await?.labels, q.limit, &q.after);
+            Ok(v1::ListLabelsResponse { labels, next })
+        })
+        .await
     }
 
     async fn get_descriptors(
@@ -296,8 +360,19 @@ impl Node for Service {
         leader_only!(self, r, "RescanWallet", |node, q| node.rescan(q)).await
     }
 
+    type WatchEventsStream = EventStream;
+
+    async fn watch_events(&self, r: Request<v1::WatchEventsRequest>) -> Result<Response<EventStream>, Status> {
+        self.answer("WatchEvents", r, |q| async move {
+            let place = self.watchers.clone().try_acquire_owned();
+            let place = place.map_err(|_| Error::unavailable(format!("{WATCHERS} streams are open here already")))?;
+            events::watch(self.backend.events(), q, self.stopping.clone(), place).await
+        })
+        .await
+    }
+
     async fn get_payment(&self, r: Request<v1::GetPaymentRequest>) -> Result<Response<v1::Payment>, Status> {
-        self.answer("GetPayment", Open::Operators, r, |q| async move {
+        self.answer("GetPayment", r, |q| async move {
             let hash = payment_hash(&q.payment_hash)?;
             let found = self.backend.payment(hash).await?;
             found.ok_or_else(|| Error::misuse("payment_hash", format!("no payment has the hash {}", q.payment_hash)))
@@ -309,14 +384,14 @@ impl Node for Service {
         &self,
         r: Request<v1::ListPaymentsRequest>,
     ) -> Result<Response<v1::ListPaymentsResponse>, Status> {
-        self.answer("ListPayments", Open::Operators, r, |q| async move {
-            Ok(v1::ListPaymentsResponse { payments: self.backend.payments(page(q.limit), q.before).await? })
+        self.answer("ListPayments", r, |q| async move {
+            Ok(v1::ListPaymentsResponse { payments: self.backend.payments(rows(q.limit), q.before).await? })
         })
         .await
     }
 }
 
-fn page(limit: u32) -> u32 {
+fn rows(limit: u32) -> u32 {
     match limit {
         0 => PAYMENTS_UNLESS_TOLD,
         more => more.min(PAYMENTS_AT_ONCE),
@@ -335,7 +410,7 @@ fn payment_hash(hex: &str) -> Result<[u8; 32], Error> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_proto::node::v1::node_client::NodeClient;
+    use holdfast_proto::{identity::Role, node::v1::node_client::NodeClient};
 
     use super::{super::testing::Fixture, *};
 
@@ -399,7 +474,7 @@ mod tests {
     async fn calls_are_counted_by_outcome() {
         let fixture = Fixture::leading().await;
         let mut operator: NodeClient<_> = fixture.client(Role::Operator).await;
-        operator.list_peers(v1::ListPeersRequest {}).await.unwrap();
+        operator.list_peers(v1::ListPeersRequest::default()).await.unwrap();
         let bad = v1::GetPaymentRequest { payment_hash: String::new() };
         operator.get_payment(bad).await.unwrap_err();
         let text = fixture.metrics.render().unwrap();

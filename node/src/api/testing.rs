@@ -27,6 +27,8 @@ pub(crate) struct Fake {
     pub asked: Arc<Mutex<Vec<String>>>,
     /// While somebody holds it, the node cannot be looked at.
     pub stuck: Arc<Mutex<()>>,
+    pub operators: Arc<Operators>,
+    pub log: Arc<FakeLog>,
 }
 
 impl Fake {
@@ -81,6 +83,14 @@ impl Backend for Fake {
         }
     }
 
+    fn operators(&self) -> Arc<Operators> {
+        self.operators.clone()
+    }
+
+    fn events(&self) -> Arc<dyn EventSource> {
+        self.log.clone()
+    }
+
     async fn info(&self) -> Result<v1::GetInfoResponse, Error> {
         Ok(v1::GetInfoResponse {
             replica: "a".into(),
@@ -123,6 +133,44 @@ impl Backend for Fake {
     async fn offers(&self, _limit: u32, _before: Option<u64>) -> Result<Vec<v1::Offer>, Error> {
         let offer = v1::Offer { offer_id: hex::encode([7; 32]), offer: "lno1fake".into(), ..Default::default() };
         Ok(vec![v1::Offer { description: "coffee".into(), created_ms: 1_700_000_000_000, ..offer }])
+    }
+
+    async fn channel_backup(&self) -> Result<v1::ChannelBackup, Error> {
+        let channel = v1::ChannelBackupEntry {
+            channel_id: "cd".repeat(32),
+            counterparty: "02".repeat(33),
+            addresses: vec!["peer.example:9735".into()],
+            funding_outpoint: format!("{}:1", "ab".repeat(32)),
+            capacity_sat: 100_000,
+            ..Default::default()
+        };
+        Ok(v1::ChannelBackup { node_id: "03".repeat(33), network: "regtest".into(), channels: vec![channel] })
+    }
+}
+
+/// A log in memory, which replicas may share.
+#[derive(Debug, Default)]
+pub(crate) struct FakeLog(pub Mutex<Vec<v1::Event>>);
+
+impl FakeLog {
+    /// Happens.
+    pub fn push(&self, sequence: u64, topic: v1::EventTopic, what: &str) {
+        let event = v1::Event { sequence, topic: topic.into(), what: what.into(), ..Default::default() };
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+#[async_trait]
+impl EventSource for FakeLog {
+    async fn newest(&self) -> Result<u64, Error> {
+        Ok(self.0.lock().unwrap().last().map_or(0, |event| event.sequence))
+    }
+
+    async fn page(&self, after: u64, limit: u32) -> Result<EventPage, Error> {
+        let newest = self.newest().await?;
+        let all = self.0.lock().unwrap();
+        let events = all.iter().filter(|event| event.sequence > after).take(limit as usize).cloned().collect();
+        Ok(EventPage { pruned_through: 0, newest, events })
     }
 }
 
@@ -175,7 +223,11 @@ impl NodeOps for FakeNode {
     }
 
     async fn open_channel(&self, q: v1::OpenChannelRequest) -> Result<v1::OpenChannelResponse, Error> {
-        self.note(format!("open {} {} {} {} {}", q.node_id, q.address, q.capacity_sat, q.push_msat, q.announce));
+        let v1::OpenChannelRequest { feerate_sat_per_kvb, min_htlc_msat, max_htlcs, max_in_flight_percent, .. } = q;
+        self.note(format!(
+            "open {} {} {} {} {} {feerate_sat_per_kvb:?} {min_htlc_msat:?} {max_htlcs:?} {max_in_flight_percent:?}",
+            q.node_id, q.address, q.capacity_sat, q.push_msat, q.announce
+        ));
         Ok(v1::OpenChannelResponse { user_channel_id: "ab".repeat(16) })
     }
 
@@ -183,7 +235,7 @@ impl NodeOps for FakeNode {
         if q.channel_id.is_empty() {
             return Err(Error::misuse("channel_id", "is empty"));
         }
-        self.note(format!("close {} {}", q.channel_id, q.force));
+        self.note(format!("close {} {} {} {:?}", q.channel_id, q.force, q.address, q.feerate_sat_per_kvb));
         Ok(v1::CloseChannelResponse {})
     }
 
@@ -198,7 +250,7 @@ impl NodeOps for FakeNode {
             state: "ready".into(),
             ..Default::default()
         };
-        Ok(v1::ListChannelsResponse { channels: vec![channel] })
+        Ok(v1::ListChannelsResponse { channels: vec![channel], ..Default::default() })
     }
 
     async fn create_invoice(&self, q: v1::CreateInvoiceRequest) -> Result<v1::CreateInvoiceResponse, Error> {
@@ -286,8 +338,13 @@ impl Fixture {
     }
 
     pub async fn client(&self, role: Role) -> NodeClient<Channel> {
-        let credentials = self.trust.credentials(role, "caller");
-        let patience = Duration::from_secs(20);
-        NodeClient::new(tls::connect(&self.endpoint, &credentials, Role::Replica, patience).await.unwrap())
+        client_of(self, role, "caller").await
     }
+}
+
+/// A caller of this name.
+pub(crate) async fn client_of(fixture: &Fixture, role: Role, name: &str) -> NodeClient<Channel> {
+    let credentials = fixture.trust.credentials(role, name);
+    let patience = Duration::from_secs(20);
+    NodeClient::new(tls::connect(&fixture.endpoint, &credentials, Role::Replica, patience).await.unwrap())
 }

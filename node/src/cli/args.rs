@@ -5,7 +5,10 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use holdfast_proto::identity::Role;
 
-use super::{payment_args::PaymentCommand, wallet_args::WalletCommand};
+use super::{
+    channel_args::ChannelCommand, manual::ManualCommand, network_args::NetworkCommand, payment_args::PaymentCommand,
+    wallet_args::WalletCommand, watch::WatchArgs,
+};
 use crate::config::HostPort;
 
 /// Operate a Holdfast node.
@@ -58,6 +61,10 @@ pub(super) enum Command {
     /// Make and look at certificates.
     #[command(subcommand)]
     Pki(PkiCommand),
+    /// Follow what happens: payments, channels, forwards, transactions, leaders.
+    Watch(WatchArgs),
+    #[command(flatten)]
+    Manual(ManualCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,45 +88,14 @@ pub(super) enum NodeCommand {
         /// 66 hex digits.
         node_id: NodeId,
     },
-    /// Open a channel, funded from the on-chain balance.
-    Open {
-        /// NODE_ID, or NODE_ID@HOST:PORT if not connected yet.
-        peer: Peer,
-        /// Size of the channel, e.g. 1000000sat.
-        capacity: Amount,
-        /// Given to the peer at once.
-        #[arg(long, value_name = "AMOUNT", default_value = "0sat")]
-        push: Amount,
-        /// Announce the channel to the network.
-        #[arg(long)]
-        public: bool,
-    },
-    /// Close a channel, in agreement with the peer.
-    Close {
-        /// Channel id or user channel id.
-        channel: String,
-        /// Without the peer: broadcast our commitment, and wait out its delay.
-        #[arg(long)]
-        force: bool,
-    },
+    #[command(flatten)]
+    Channel(ChannelCommand),
     /// The channels.
     Channels,
-    /// Change what forwarding over a channel costs.
-    Policy {
-        /// Channel id or user channel id.
-        channel: String,
-        /// For each HTLC.
-        #[arg(long, value_name = "AMOUNT")]
-        base_fee: Option<Amount>,
-        /// Of each million that it carries.
-        #[arg(long, value_name = "MILLIONTHS")]
-        fee_ppm: Option<u32>,
-        /// Blocks between the HTLC that comes in and the one that goes out.
-        #[arg(long, value_name = "BLOCKS")]
-        cltv_delta: Option<u32>,
-    },
     /// The peers.
     Peers,
+    #[command(flatten)]
+    Network(NetworkCommand),
     #[command(flatten)]
     Payment(PaymentCommand),
     /// Who leads.
@@ -322,6 +298,18 @@ mod tests {
             "balance",
             "channels",
             "peers",
+            "describe-graph",
+            "describe-graph --all --limit 5",
+            &format!("describe-graph --node {NODE} --after node:02"),
+            &format!("find-route {NODE} 5sat"),
+            &format!("find-route {NODE} 5sat --max-fee 1sat --max-hops 3 --max-cltv-delta 100 --max-parts 1"),
+            "channel-backup export",
+            "channel-backup export --out backup.json",
+            "watch",
+            "watch --from oldest --topic payment --topic leader",
+            "watch --from 17 --count 3",
+            "completions bash",
+            "man --dir x",
             "leader",
             "leader status",
             "handover",
@@ -331,6 +319,10 @@ mod tests {
             "close abcd",
             "policy abcd --base-fee 1sat --fee-ppm 100 --cltv-delta 80",
             "close abcd --force",
+            "close abcd --force --yes",
+            "close abcd --to bcrt1qx --fee-rate 1.5",
+            "splice-in abcd 1000sat",
+            "splice-out abcd 1000sat bcrt1qx",
             "invoice any",
             "invoice 2500sat coffee --expiry 10m",
             "pay lnbcrt1x --amount 1msat --max-fee 5sat --wait 500ms",
@@ -393,11 +385,23 @@ mod tests {
             "settle abcd",
             "offer create",
             "probe",
+            "watch --from yesterday",
+            "watch --count 0",
+            "completions",
+            "channel-backup",
+            "describe-graph --all --after x",
+            "describe-graph --limit 1001",
+            &format!("find-route {NODE}"),
+            &format!("find-route {NODE} 5sat --max-hops 20"),
             "invoice 5sat --hash abcd",
             "info --timeout 10",
             "connect 02ab@host:1",
             &format!("connect {NODE}"),
             &format!("open {NODE} 1000000"),
+            &format!("open {NODE} 1000000sat --max-htlcs 484"),
+            &format!("open {NODE} 1000000sat --fee-rate 0"),
+            "close abcd --yes",
+            "close abcd --force --to bcrt1qx",
             &format!("keysend {NODE}"),
         ] {
             let error = parse(line).expect_err(line);

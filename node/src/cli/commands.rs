@@ -5,10 +5,11 @@ use serde_json::json;
 
 use super::{
     Output,
-    args::{LeaderCommand, NodeCommand, Peer, PeerAddress},
-    cluster::{Answer, Call, Client, Cluster, Seen},
+    args::{LeaderCommand, NodeCommand, PeerAddress},
+    channels,
+    cluster::{Answer, Call, Cluster, Seen, pages},
     failure::{Exit, Failure},
-    json as to_json, payments, text, wallet,
+    json as to_json, network, payments, text, wallet,
 };
 
 pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Output, Failure> {
@@ -38,53 +39,28 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
             cluster.on_leader(Call::Acts, async |mut c| c.disconnect_peer(request.clone()).await).await?;
             Ok(Output::ok(json!({ "node_id": node_id.0 }), format!("disconnected from {}", node_id.0)))
         }
-        NodeCommand::Open { peer: Peer { node_id, address }, capacity, push, public } => {
-            let capacity_sat = capacity
-                .whole_sat()
-                .ok_or_else(|| Failure::new(Exit::Usage, "a channel's capacity is in whole satoshi"))?;
-            let request = v1::OpenChannelRequest {
-                node_id: node_id.0,
-                address: address.map(|a| a.to_string()).unwrap_or_default(),
-                capacity_sat,
-                push_msat: push.msat,
-                announce: public,
-            };
-            let open = cluster.on_leader(Call::Acts, async |mut c| c.open_channel(request.clone()).await).await?;
-            let text = format!("opening; its user channel id is {}", open.user_channel_id);
-            Ok(Output::ok(json!({ "user_channel_id": open.user_channel_id }), text))
-        }
-        NodeCommand::Close { channel, force } => {
-            let request = v1::CloseChannelRequest { channel_id: channel.clone(), force };
-            cluster.on_leader(Call::Acts, async |mut c| c.close_channel(request.clone()).await).await?;
-            Ok(Output::ok(json!({ "channel": channel, "force": force }), format!("closing {channel}")))
-        }
-        NodeCommand::Policy { channel, base_fee, fee_ppm, cltv_delta } => {
-            let base_fee_msat = base_fee
-                .map(|fee| u32::try_from(fee.msat))
-                .transpose()
-                .map_err(|_| Failure::new(Exit::Usage, "--base-fee is more than there can be"))?;
-            let request = v1::SetChannelPolicyRequest { channel_id: channel, base_fee_msat, fee_ppm, cltv_delta };
-            let ask = async |mut c: Client| c.set_channel_policy(request.clone()).await;
-            let channel = cluster.on_leader(Call::Reads, ask).await?;
-            let text = text::pairs(&[
-                ("base fee", text::msat(channel.base_fee_msat.into())),
-                ("fee", format!("{} ppm", channel.fee_ppm)),
-                ("cltv delta", format!("{} blocks", channel.cltv_delta)),
-            ]);
-            Ok(Output::ok(to_json::channel(&channel), text))
-        }
+        NodeCommand::Channel(command) => channels::run(cluster, command).await,
         NodeCommand::Channels => {
-            let list =
-                cluster.on_leader(Call::Reads, async |mut c| c.list_channels(v1::ListChannelsRequest {}).await).await?;
-            let all: Vec<_> = list.channels.iter().map(to_json::channel).collect();
-            Ok(Output::ok(json!({ "channels": all }), text::channels(&list.channels)))
+            let channels = pages(async |after: String| {
+                let request = v1::ListChannelsRequest { after, ..Default::default() };
+                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_channels(request.clone()).await).await?;
+                Ok((list.channels, list.next))
+            })
+            .await?;
+            let all: Vec<_> = channels.iter().map(to_json::channel).collect();
+            Ok(Output::ok(json!({ "channels": all }), text::channels(&channels)))
         }
         NodeCommand::Peers => {
-            let list =
-                cluster.on_leader(Call::Reads, async |mut c| c.list_peers(v1::ListPeersRequest {}).await).await?;
-            let all: Vec<_> = list.peers.iter().map(to_json::peer).collect();
-            Ok(Output::ok(json!({ "peers": all }), text::peers(&list.peers)))
+            let peers = pages(async |after: String| {
+                let request = v1::ListPeersRequest { after, ..Default::default() };
+                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_peers(request.clone()).await).await?;
+                Ok((list.peers, list.next))
+            })
+            .await?;
+            let all: Vec<_> = peers.iter().map(to_json::peer).collect();
+            Ok(Output::ok(json!({ "peers": all }), text::peers(&peers)))
         }
+        NodeCommand::Network(command) => network::run(cluster, command).await,
         NodeCommand::Payment(command) => payments::run(cluster, command).await,
         NodeCommand::Leader { command: Some(LeaderCommand::Status) | None } => {
             leader_status(&cluster.look(false).await?)

@@ -4,11 +4,17 @@
 //! `sysexits.h` that says whose turn it is (see [`Exit`]).
 
 mod args;
+mod channel_args;
+mod channels;
 mod cluster;
 mod commands;
+mod confirm;
 mod decode;
 mod failure;
 mod json;
+mod manual;
+mod network;
+mod network_args;
 mod payment_args;
 mod payments;
 mod pki;
@@ -18,6 +24,7 @@ mod tests;
 mod text;
 mod wallet;
 mod wallet_args;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -66,6 +73,11 @@ impl Output {
     fn ok(json: Value, text: impl Into<String>) -> Self {
         Self { json, text: text.into(), exit: Exit::Ok }
     }
+
+    /// Of a command that has said all already.
+    fn said() -> Self {
+        Self { json: Value::Null, text: String::new(), exit: Exit::Ok }
+    }
 }
 
 async fn run(args: Args) -> Result<Output, Failure> {
@@ -73,13 +85,22 @@ async fn run(args: Args) -> Result<Output, Failure> {
         Command::Pki(command) => pki::run(command),
         Command::Decode { text } => decode::run(&text),
         Command::Node(command) => {
+            confirm::confirm(&command, args.json)?;
             let settings = Settings::load(args.connection)?;
             commands::run(&Cluster::new(settings), command).await
         }
+        Command::Watch(command) => {
+            let settings = Settings::load(args.connection)?;
+            watch::run(&settings, &command, args.json, &mut io::stdout()).await.map(|()| Output::said())
+        }
+        Command::Manual(command) => manual::run(command).map(|()| Output::said()),
     }
 }
 
 fn print(output: &Output, json: bool) -> ExitCode {
+    if output.json.is_null() {
+        return output.exit.into();
+    }
     let text = if json { format!("{:#}", output.json) } else { output.text.trim_end().to_owned() };
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Io.into(),

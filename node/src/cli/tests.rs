@@ -36,23 +36,32 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
     let (trust, endpoint) = (&fixture.trust, fixture.endpoint.as_str());
     let (peer, hash) = (format!("{NODE}@127.0.0.1:9735"), "ab".repeat(32));
     for (line, asked) in [
-        (vec!["wallet", "send", "bcrt1qx", "5000sat"], "send bcrt1qx Some(5000) None [] ".into()),
+        (vec!["wallet", "send", "bcrt1qx", "5000sat"], "send bcrt1qx Some(5000) None []  ".into()),
         (
             vec!["wallet", "send-all", "bcrt1qx", "--fee-rate", "1.5", "--utxo", "00ff:1", "--label", "rent"],
-            "send bcrt1qx None Some(1500) [\"00ff:1\"] rent".into(),
+            "send bcrt1qx None Some(1500) [\"00ff:1\"] rent ".into(),
+        ),
+        (
+            vec!["wallet", "send", "bcrt1qx", "5000sat", "--idempotency-key", "rent-april"],
+            "send bcrt1qx Some(5000) None []  rent-april".into(),
         ),
         (vec!["wallet", "bump", &hash, "--fee-rate", "20"], format!("bump {hash} 20000")),
         (vec!["wallet", "label", "bcrt1qx", "rent"], "label bcrt1qx rent".into()),
         (vec!["wallet", "rescan", "10"], "rescan 298".into()),
         (vec!["connect", &peer], format!("connect {NODE} 127.0.0.1:9735")),
         (vec!["disconnect", NODE], format!("disconnect {NODE}")),
-        (vec!["open", NODE, "100000sat"], format!("open {NODE}  100000 0 false")),
+        (vec!["open", NODE, "100000sat"], format!("open {NODE}  100000 0 false None None None None")),
         (
             vec!["open", &peer, "100000sat", "--push", "1500msat", "--public"],
-            format!("open {NODE} 127.0.0.1:9735 100000 1500 true"),
+            format!("open {NODE} 127.0.0.1:9735 100000 1500 true None None None None"),
         ),
-        (vec!["close", "abcd"], "close abcd false".into()),
-        (vec!["close", "abcd", "--force"], "close abcd true".into()),
+        (
+            vec!["open", NODE, "5sat", "--fee-rate", "1.5", "--min-htlc", "7msat", "--max-htlcs", "9", "--max-in-flight", "50"],
+            format!("open {NODE}  5 0 false Some(1500) Some(7) Some(9) Some(50)"),
+        ),
+        (vec!["close", "abcd"], "close abcd false  None".into()),
+        (vec!["close", "abcd", "--to", "bcrt1qx", "--fee-rate", "2"], "close abcd false bcrt1qx Some(2000)".into()),
+        (vec!["close", "abcd", "--force", "--yes"], "close abcd true  None".into()),
         (vec!["policy", "abcd", "--base-fee", "1sat", "--fee-ppm", "9"], "policy abcd Some(1000) Some(9) None".into()),
         (vec!["invoice", "any"], "invoice None  3600".into()),
         (vec!["invoice", "2500sat", "order 17", "--expiry", "10m"], "invoice Some(2500000) order 17 600".into()),
@@ -72,6 +81,11 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
         (vec!["offer", "disable", &hash], format!("disable {hash}")),
         (vec!["refund", "create", "5sat", "sorry", "--idempotency-key", "r-1"], "refund 5000 sorry 86400 r-1".into()),
         (vec!["refund", "claim", "lnr1x", "--wait", "2s"], "claim lnr1x 2000".into()),
+        (vec!["describe-graph", "--node", NODE, "--after", "2"], format!("graph {NODE} 100 2")),
+        (
+            vec!["find-route", NODE, "5sat", "--max-fee", "1sat", "--max-hops", "3", "--max-parts", "2"],
+            format!("route {NODE} 5000 Some(1000) 3 1008 2"),
+        ),
         (vec!["probe", NODE, "5sat"], format!("probe {NODE}  5000 30")),
         (vec!["probe", "lnbcrt1x", "--retry-for", "2s"], "probe  lnbcrt1x 0 2".into()),
     ] {
@@ -94,6 +108,10 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
         (vec!["leader", "status"], "history", "lock 1.2 ms"),
         (vec!["handover"], "term", "8"),
         (vec!["offer", "list"], "offers", "coffee"),
+        (vec!["describe-graph"], "next", "go on with --after 1"),
+        (vec!["describe-graph", "--all"], "channels", "2x1x0"),
+        (vec!["find-route", NODE, "5sat"], "parts", "1x2x3"),
+        (vec!["channel-backup", "export"], "channels", "peer.example:9735"),
     ] {
         let output = operate(trust, &[endpoint], &line).await.unwrap_or_else(|e| panic!("{line:?}: {e}"));
         assert!(output.json.get(key).is_some_and(|value| !value.is_null()), "{line:?}: {}", output.json);
@@ -101,6 +119,28 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
     }
     let one = operate(trust, &[endpoint], &["payments", &"02".repeat(32)]).await.unwrap();
     assert_eq!((&one.json["status"], &one.json["preimage"]), (&"succeeded".into(), &Value::Null));
+}
+
+/// Whatever stands at the other end of stdin, `--json` never asks.
+#[tokio::test]
+async fn a_forced_close_is_not_done_unconfirmed() {
+    let fixture = Fixture::leading().await;
+    let line = ["--json", "close", "abcd", "--force"];
+    let failure = operate(&fixture.trust, &[&fixture.endpoint], &line).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Usage);
+    assert!(failure.message.contains("cannot be taken back"), "{failure}");
+    assert!(failure.hint.unwrap().contains("--yes"));
+    assert!(fixture.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_splice_is_refused_with_its_reason() {
+    let fixture = Fixture::leading().await;
+    for line in [vec!["splice-in", "abcd", "1000sat"], vec!["splice-out", "abcd", "1000sat", "bcrt1qx"]] {
+        let failure = operate(&fixture.trust, &[&fixture.endpoint], &line).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::NoPermission);
+        assert!(failure.message.starts_with("refused by rule splicing: this release does not splice"), "{failure}");
+    }
 }
 
 #[tokio::test]

@@ -28,11 +28,17 @@ use super::{
     BufferedBroadcaster, BufferedKv, CommitQueue,
     events::Events,
     gossip::Saver,
+    graph,
+    logger::TracingLogger,
     node::LightningNode,
+    rapid_gossip,
     settling::{Settling, watched},
     types::{ChainMonitor, ChannelManager, Graph, OnionMessenger, Scorer, Sweeper},
 };
-use crate::chain::{Bitcoind, HeaderCache, Outbox, Wallet, headers::explain};
+use crate::{
+    chain::{Bitcoind, HeaderCache, Outbox, Wallet, headers::explain},
+    net::{Outbound, fetch::FetchUrl},
+};
 
 /// The loops of a node. They end when they are dropped.
 pub struct Background {
@@ -49,6 +55,8 @@ pub struct Background {
     pub(super) process_messages: Arc<Notify>,
     pub(super) headers: HeaderCache,
     pub(super) synced: ValidatedBlockHeader,
+    /// From where the public graph is fetched, if it is.
+    pub(super) rapid_gossip: Option<(FetchUrl, Arc<Outbound>)>,
 }
 
 impl Background {
@@ -68,6 +76,7 @@ impl Background {
             process_messages,
             headers,
             synced,
+            rapid_gossip,
         } = self;
         let chain = Chain {
             queue: node.queue.clone(),
@@ -81,6 +90,8 @@ impl Background {
             outbox,
         };
         node.holds.saw_block(synced.header.time);
+        // Entries that the last leader had no time for.
+        node.queue.with_state(|| node.backups.refresh());
         let mut tasks = JoinSet::new();
         tasks.spawn(handle_events(node.clone(), events, onion_messenger.clone()));
         tasks.spawn(send_messages(node.clone(), process_messages));
@@ -89,6 +100,9 @@ impl Background {
         tasks.spawn(tick_peers(node.clone(), onion_messenger));
         tasks.spawn(LightningNode::guard_holds(node.clone()));
         tasks.spawn(tick_claims(node.clone(), sweeper));
+        if let Some((url, outbound)) = rapid_gossip {
+            tasks.spawn(rapid_gossip::keep(url, outbound, node.network, graph.clone(), Arc::new(TracingLogger)));
+        }
         tasks.spawn(keep_gossip(graph, scorer, kv));
         tasks.spawn(announce(node.clone()));
         tasks.spawn(node.dialer.clone().run());
@@ -233,6 +247,7 @@ async fn follow_chain(
                 }
                 if let ChainTip::Better(_) = tip {
                     chain.monitors.archive_fully_resolved_channel_monitors();
+                    block_in_place(|| chain.queue.with_state(|| chain.events.backups.refresh()));
                 }
             }
             Err(error) if !std::mem::replace(&mut away, true) => {
@@ -311,17 +326,19 @@ async fn keep_gossip(graph: Arc<Graph>, scorer: Arc<Mutex<Scorer>>, kv: Arc<Buff
     }
 }
 
-/// Announces the node when it first has an announced channel, and every hour from then on.
+/// Announces the node when the network has first heard of a channel of it, soon once more for those who were slower to hear
+/// of the channel, and every hour from then on.
 async fn announce(node: Arc<LightningNode>) {
+    const SOON: Duration = Duration::from_secs(60);
     const AGAIN: Duration = Duration::from_secs(3600);
     let mut look = tokio::time::interval(Duration::from_secs(5));
-    let mut next = Instant::now();
+    let (mut next, mut pause) = (Instant::now(), SOON);
     loop {
         look.tick().await;
-        let public = || node.manager.list_usable_channels().iter().any(|channel| channel.is_announced);
-        if Instant::now() >= next && public() {
+        // Without a channel in the graph others would pass it over, and so would we.
+        if Instant::now() >= next && graph::knows(&node.graph.read_only(), &node.node_id()) {
             node.announce_node();
-            next = Instant::now() + AGAIN;
+            next = Instant::now() + std::mem::replace(&mut pause, AGAIN);
         }
     }
 }

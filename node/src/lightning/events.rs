@@ -26,13 +26,16 @@ use lightning::{
 
 use super::{
     BufferedBroadcaster, CommitQueue,
+    channel_backup::ChannelBackups,
+    acceptance::{Acceptance, Wanted},
     funding::Fundings,
     holds::{Arrival, Holds},
     metrics::PaymentMetrics,
     offers::Offers,
     peers::Dialer,
     probes::Probes,
-    records, settings,
+    received::{self, Received},
+    records,
     settled::Settled,
     signing_wallet::SigningWallet,
     types::{ChannelManager, FeeBumper, Graph, Scorer, Sweeper},
@@ -60,10 +63,13 @@ pub struct Events {
     pub graph: Arc<Graph>,
     pub scorer: Arc<Mutex<Scorer>>,
     pub settled: Arc<Settled>,
+    pub received: Received,
     pub holds: Arc<Holds>,
     pub offers: Arc<Offers>,
     pub probes: Arc<Probes>,
     pub dialer: Arc<Dialer>,
+    pub backups: Arc<ChannelBackups>,
+    pub acceptance: Acceptance,
     pub metrics: PaymentMetrics,
 }
 
@@ -87,7 +93,7 @@ impl Events {
                 let built = self.wallet.build_payment(
                     output_script.clone(),
                     Amount::from_sat(channel_value_satoshis),
-                    self.fees.funding(),
+                    self.fundings.feerate(user_channel_id).unwrap_or_else(|| self.fees.funding()),
                     self.manager.current_best_block().height,
                     self.reserve(0),
                 );
@@ -171,16 +177,17 @@ impl Events {
                 self.claim_or_hold(payment_hash, &purpose, claim_deadline, arrived);
             }
             Event::PaymentClaimed { payment_hash, purpose, amount_msat, htlcs, .. } => {
-                tracing::info!(%payment_hash, amount_msat, "received a payment");
-                self.metrics.received(amount_msat);
+                if self.received.is_new(payment_hash.0) {
+                    tracing::info!(%payment_hash, amount_msat, "received a payment");
+                    self.metrics.received(amount_msat);
+                }
                 let preimage = self.holds.claimed(payment_hash.0).or(purpose.preimage());
                 self.queue.effect(Effect::Payment(PaymentChange {
                     amount_msat: Some(amount_msat),
                     preimage: preimage.map(|preimage| preimage.0),
                     ..inbound(payment_hash, &purpose, PaymentStatus::Succeeded)
                 }));
-                for htlc in &htlcs {
-                    let part = records::inbound_part(self.new_name(), payment_hash.0, htlc);
+                for part in received::parts(payment_hash.0, &htlcs) {
                     self.queue.effect(Effect::PaymentPart(part));
                 }
                 self.settled.notify(&payment_hash.0);
@@ -300,31 +307,16 @@ impl Events {
                 counterparty_node_id,
                 funding_satoshis,
                 channel_type,
+                is_announced,
                 ..
             } => {
-                let spendable_sat = self.wallet.balance().spendable_sat;
-                let reserve_sat = self.reserve(1).to_sat();
-                if let Some(why) =
-                    settings::reason_to_refuse(&channel_type, funding_satoshis, spendable_sat, reserve_sat)
-                {
-                    tracing::warn!(peer = %counterparty_node_id, capacity_sat = funding_satoshis, why, "refused a channel");
-                    return self.abandon(temporary_channel_id, counterparty_node_id, "the channel is not accepted");
-                }
-                let user_channel_id = new_user_channel_id(&*self.keys);
-                let accepted = self.manager.accept_inbound_channel(
-                    &temporary_channel_id,
-                    &counterparty_node_id,
-                    user_channel_id,
-                    None,
-                );
-                match accepted {
-                    Ok(()) => {
-                        tracing::info!(peer = %counterparty_node_id, capacity_sat = funding_satoshis, "accepted a channel")
-                    }
-                    Err(error) => {
-                        tracing::warn!(peer = %counterparty_node_id, ?error, "a channel could not be accepted")
-                    }
-                }
+                let wanted = Wanted {
+                    peer: counterparty_node_id,
+                    capacity_sat: funding_satoshis,
+                    is_announced,
+                    kind: channel_type,
+                };
+                self.channel_requested(temporary_channel_id, &wanted);
             }
             Event::ChannelPending { channel_id, user_channel_id, counterparty_node_id, funding_txo, .. } => {
                 tracing::info!(channel = %channel_id, peer = %counterparty_node_id, funding = %funding_txo, "a channel waits for its confirmation");
@@ -335,10 +327,13 @@ impl Events {
                     funding: funding_txo,
                 });
                 self.dialer.has_channel(counterparty_node_id);
+                self.backups.refresh();
             }
             Event::ChannelReady { channel_id, user_channel_id, counterparty_node_id, .. } => {
                 tracing::info!(channel = %channel_id, peer = %counterparty_node_id, "a channel is ready");
                 self.queue.effect(Effect::ChannelReady { channel_id: channel_id.0, user_channel_id });
+                // A splice has another funding output.
+                self.backups.refresh();
             }
             Event::ChannelClosed { channel_id, user_channel_id, reason, counterparty_node_id, .. } => {
                 tracing::info!(channel = %channel_id, %reason, "a channel closed");
@@ -349,6 +344,12 @@ impl Events {
                     counterparty: counterparty_node_id.map(|id| id.serialize()),
                     reason: reason.to_string(),
                 });
+                self.backups.refresh();
+                if let Some(peer) = counterparty_node_id
+                    && self.manager.list_channels_with_counterparty(&peer).is_empty()
+                {
+                    self.dialer.has_no_channel(&peer);
+                }
                 // Its funding transaction was not sent yet, so it never will be.
                 self.release_funding(user_channel_id);
             }
@@ -373,19 +374,22 @@ impl Events {
     }
 
     /// What the wallet has to keep for the open channels and `more`.
-    fn reserve(&self, more: u64) -> Amount {
+    pub(super) fn reserve(&self, more: u64) -> Amount {
         let channels = self.manager.list_channels().len() as u64 + more;
         Amount::from_sat(channels.saturating_mul(self.wallet.reserve_per_channel_sat()))
     }
 
     /// Has the sweeper bring home what a closed channel left.
     pub fn sweep(&self, outputs: Vec<SpendableOutputDescriptor>, channel_id: Option<ChannelId>) {
-        // What pays to the wallet's own scripts the wallet has seen already.
+        // What pays to the wallet's own scripts the wallet has seen already, and what a close paid to a destination of
+        // the operator's is there. What is left are the scripts of a node that was imported.
+        let info = self.keys.info();
+        let to_signer = |script: &[u8]| [&info.destination_script, &info.shutdown_script].into_iter().any(|s| s == script);
         let outside: Vec<_> = outputs
             .into_iter()
-            .filter(|output| {
-                !matches!(output,
-                    SpendableOutputDescriptor::StaticOutput { output, .. } if self.wallet.is_mine(&output.script_pubkey))
+            .filter(|output| match output {
+                SpendableOutputDescriptor::StaticOutput { output, .. } => to_signer(output.script_pubkey.as_bytes()),
+                _ => true,
             })
             .collect();
         if self.sweeper.track_spendable_outputs(outside, channel_id, false, None).is_err() {
@@ -401,7 +405,7 @@ impl Events {
     }
 
     /// Ends a channel whose funding is not on its way.
-    fn abandon(&self, channel: ChannelId, peer: PublicKey, why: &str) {
+    pub(super) fn abandon(&self, channel: ChannelId, peer: PublicKey, why: &str) {
         if let Err(error) = self.manager.force_close_broadcasting_latest_txn(&channel, &peer, why.to_owned()) {
             tracing::debug!(%channel, ?error, "a channel was gone already");
         }

@@ -26,7 +26,9 @@ use tokio::sync::Notify;
 
 use super::{
     BufferedBroadcaster, BufferedKv, BufferedPersister, ClosingWatch, CommitQueue, Committer, LdkMachine, MessageGate,
+    acceptance::Acceptance,
     background::Background,
+    channel_backup::ChannelBackups,
     events::Events,
     forwards::Forwards,
     funding::Fundings,
@@ -40,6 +42,7 @@ use super::{
     payments::unix_now,
     peers::Dialer,
     probes::Probes,
+    received::Received,
     resume::Resume,
     settings,
     settled::Settled,
@@ -50,6 +53,7 @@ use super::{
 };
 use crate::{
     chain::{Bitcoind, BlockCache, CachedBlocks, Destinations, FeeEstimates, HeaderCache, Outbox, Wallet},
+    net::{Outbound, fetch::FetchUrl},
     store::{
         Effect, Loaded,
         postgres::{PeerRow, PgReader},
@@ -61,6 +65,9 @@ pub struct Parts {
     pub network: Network,
     pub alias: [u8; 32],
     pub announce: Vec<SocketAddress>,
+    pub color: [u8; 3],
+    pub outbound: Arc<Outbound>,
+    pub rapid_sync_url: Option<FetchUrl>,
     pub keys: Arc<RemoteKeys>,
     /// Where `keys` send money; set here, when the wallet is open.
     pub destinations: Arc<Destinations>,
@@ -70,6 +77,7 @@ pub struct Parts {
     pub blocks: BlockCache,
     pub metrics: PaymentMetrics,
     pub reserve_per_channel_sat: u64,
+    pub acceptance: Acceptance,
     /// Of the primary: whether something is paid is decided by it.
     pub reader: Arc<PgReader>,
     pub loaded: Loaded,
@@ -89,6 +97,8 @@ pub struct LightningNode {
     pub(super) dialer: Arc<Dialer>,
     pub(super) settled: Arc<Settled>,
     pub(super) router: Arc<Router>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) backups: Arc<ChannelBackups>,
     pub(super) holds: Arc<Holds>,
     pub(super) offers: Arc<Offers>,
     pub(super) probes: Arc<Probes>,
@@ -97,12 +107,14 @@ pub struct LightningNode {
     pub(super) forwards: Forwards,
     pub(super) sweeper: Arc<Sweeper>,
     pub(super) signing_wallet: Arc<SigningWallet>,
+    pub(super) fundings: Arc<Fundings>,
     pub(super) broadcaster: Arc<BufferedBroadcaster>,
     pub(super) bitcoind: Arc<Bitcoind>,
     pub(super) kv: Arc<BufferedKv>,
     pub(super) reader: Arc<PgReader>,
     announce: Vec<SocketAddress>,
     alias: [u8; 32],
+    color: [u8; 3],
     draining: std::sync::atomic::AtomicBool,
     /// For what goes on when the call that began it is gone.
     pub(super) this: Weak<Self>,
@@ -174,9 +186,11 @@ impl LightningNode {
     /// Loads the node, brings it to the chain's tip, and puts its parts together. Nothing leaves the process yet, but for
     /// questions to bitcoind and the signer.
     pub async fn assemble(parts: Parts, phases: &mut Phases) -> Result<Assembled, StartError> {
-        let Parts { network, alias, announce, keys, destinations, bitcoind, fees, .. } = parts;
-        let Parts { mut headers, blocks, metrics, reserve_per_channel_sat, reader, loaded, peers, .. } = parts;
-        let Loaded { manager: manager_bytes, monitors: monitor_bytes, kv: records } = loaded;
+        let Parts { network, alias, announce, color, outbound, rapid_sync_url, keys, destinations, .. } = parts;
+        let Parts { bitcoind, fees, .. } = parts;
+        let Parts { mut headers, blocks, metrics, reserve_per_channel_sat, acceptance, .. } = parts;
+        let Parts { reader, loaded, peers, .. } = parts;
+        let Loaded { manager: manager_bytes, monitors: monitor_bytes, kv: records, received } = loaded;
         let logger: Logger = Arc::new(TracingLogger);
         let queue = Arc::new(CommitQueue::load(&records)?);
         let kv = Arc::new(BufferedKv::new(queue.clone(), records.clone()));
@@ -329,7 +343,7 @@ impl LightningNode {
         let verifier = UtxoLookup::new(bitcoind.clone(), TokioSpawner, gossip_sync.clone(), peer_manager.clone());
         gossip_sync.add_utxo_lookup(Some(Arc::new(verifier)));
 
-        let dialer = Arc::new(Dialer::new(peer_manager.clone(), graph.clone()));
+        let dialer = Arc::new(Dialer::new(peer_manager.clone(), graph.clone(), outbound.clone()));
         for peer in &peers {
             match PublicKey::from_slice(&peer.node_id) {
                 Ok(node_id) => dialer.add(node_id, &peer.address),
@@ -364,6 +378,14 @@ impl LightningNode {
             },
         ));
 
+        let backups = Arc::new(ChannelBackups {
+            manager: manager.clone(),
+            monitors: chain_monitor.clone(),
+            dialer: dialer.clone(),
+            keys: keys.clone(),
+            kv: kv.clone(),
+            keys_ids: ChannelBackups::keys_ids(&channels),
+        });
         let bumping = Arc::new(WalletSync::new(signing_wallet.clone(), logger.clone()));
         let settled = Arc::new(Settled::default());
         let events = Events {
@@ -380,10 +402,13 @@ impl LightningNode {
             graph: graph.clone(),
             scorer: scorer.clone(),
             settled: settled.clone(),
+            received: Received::before(received),
             holds: holds.clone(),
             offers: offers.clone(),
             probes: probes.clone(),
             dialer: dialer.clone(),
+            backups: backups.clone(),
+            acceptance,
             metrics,
         };
         // A funding transaction whose channel did not survive the last leader will not be needed.
@@ -406,6 +431,8 @@ impl LightningNode {
             dialer,
             settled,
             router,
+            graph: graph.clone(),
+            backups,
             holds,
             offers,
             probes,
@@ -413,12 +440,14 @@ impl LightningNode {
             forwards: Forwards::default(),
             sweeper: sweeper.clone(),
             signing_wallet,
+            fundings,
             broadcaster,
             bitcoind: bitcoind.clone(),
             kv: kv.clone(),
             reader,
             announce,
             alias,
+            color,
             draining: false.into(),
         });
         let background = Background {
@@ -435,6 +464,7 @@ impl LightningNode {
             process_messages,
             headers,
             synced,
+            rapid_gossip: rapid_sync_url.map(|url| (url, outbound)),
         };
         phases.end("assemble");
         Ok(Assembled { node, committer, background })
@@ -479,9 +509,8 @@ impl LightningNode {
 
     /// Tells the network where the node is. Others pass it on only if they know a channel of ours.
     pub(super) fn announce_node(&self) {
-        // The colour means nothing.
         tokio::task::block_in_place(|| {
-            self.peers.broadcast_node_announcement([0x1f, 0x6f, 0x54], self.alias, self.announce.clone());
+            self.peers.broadcast_node_announcement(self.color, self.alias, self.announce.clone());
         });
     }
 
@@ -542,6 +571,7 @@ impl crate::api::NodeOps for LightningNode {
     async fn connect_peer(&self, request: v1::ConnectPeerRequest) -> Result<v1::ConnectPeerResponse, Error> {
         self.must_run()?;
         let node_id: PublicKey = request.node_id.parse().map_err(|e| Error::misuse("node_id", format!("{e}")))?;
+        crate::net::check(&request.address).map_err(|why| Error::misuse("address", why))?;
         self.dialer.connect(node_id, &request.address).await?;
         self.queue.effect(Effect::PeerAdded { node_id: node_id.serialize(), address: request.address.clone() });
         self.dialer.add(node_id, &request.address);
@@ -579,7 +609,7 @@ impl crate::api::NodeOps for LightningNode {
             peer.node_id = node_id.to_string();
             peer.channels = self.manager.list_channels_with_counterparty(node_id).len() as u32;
         }
-        Ok(v1::ListPeersResponse { peers: peers.into_values().collect() })
+        Ok(v1::ListPeersResponse { peers: peers.into_values().collect(), ..Default::default() })
     }
 
     async fn open_channel(&self, request: v1::OpenChannelRequest) -> Result<v1::OpenChannelResponse, Error> {
@@ -591,7 +621,7 @@ impl crate::api::NodeOps for LightningNode {
     }
 
     async fn list_channels(&self) -> Result<v1::ListChannelsResponse, Error> {
-        Ok(v1::ListChannelsResponse { channels: self.channels() })
+        Ok(v1::ListChannelsResponse { channels: self.channels(), ..Default::default() })
     }
 
     async fn create_invoice(&self, request: v1::CreateInvoiceRequest) -> Result<v1::CreateInvoiceResponse, Error> {
@@ -639,5 +669,16 @@ impl crate::api::PaymentOps for LightningNode {
 
     async fn set_channel_policy(&self, request: v1::SetChannelPolicyRequest) -> Result<v1::Channel, Error> {
         self.set_policy(request).await
+    }
+}
+
+#[async_trait]
+impl crate::api::NetworkOps for LightningNode {
+    async fn describe_graph(&self, request: v1::DescribeGraphRequest) -> Result<v1::DescribeGraphResponse, Error> {
+        tokio::task::block_in_place(|| super::graph::describe(&self.graph.read_only(), &request))
+    }
+
+    async fn find_route(&self, request: v1::FindRouteRequest) -> Result<v1::FindRouteResponse, Error> {
+        tokio::task::block_in_place(|| self.route_to(&request))
     }
 }

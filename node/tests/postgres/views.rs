@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use holdfast_node::store::batch::{Direction, PaymentChange, PaymentPart, PaymentStatus};
-use holdfast_node::store::{Batch, CommitError, Effect, MonitorKey, MonitorWrite, Store};
+use holdfast_node::store::{Batch, CommitError, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, Store};
 use tokio_postgres::{Client, NoTls};
 
 use crate::server::{Server, lead, open};
@@ -57,11 +57,19 @@ fn one_of_each() -> Vec<Effect> {
     ]
 }
 
+fn channel_backup() -> KvWrite {
+    let key = KvKey { primary: "channel-backup".into(), secondary: String::new(), key: "04".repeat(32) };
+    let value = br#"{"counterparty":"02ab","addresses":["peer.example:9735","h:1"],"funding_outpoint":"ab:3",
+        "capacity_sat":100000,"channel_type":"anchors","channel_keys_id":"cd","written_ms":1500}"#;
+    KvWrite::Put { key, value: value.to_vec() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_views_show_what_was_committed() {
     let server = Server::quick().await;
     let (leadership, store) = open(&server.config()).await;
-    store.commit(&Batch { manager: Some(vec![1]), effects: one_of_each(), ..Batch::default() }).await.unwrap();
+    let kv = vec![channel_backup()];
+    store.commit(&Batch { manager: Some(vec![1]), effects: one_of_each(), kv, ..Batch::default() }).await.unwrap();
     leadership.record_phases(&[("load".to_owned(), std::time::Duration::from_millis(3))].into()).await.unwrap();
     let client = server.admin().await;
     for (question, answer) in [
@@ -100,6 +108,10 @@ async fn the_views_show_what_was_committed() {
         ),
         ("SELECT took_us::text FROM holdfast_public.takeover_phases WHERE phase = 'load'", "3000".to_owned()),
         (
+            "SELECT concat_ws(' ', counterparty, addresses, capacity_sat, written_at = to_timestamp(1.5)) FROM holdfast_public.channel_backups",
+            "02ab {peer.example:9735,h:1} 100000 t".to_owned(),
+        ),
+        (
             "SELECT node_id || ' ' || address FROM holdfast_public.peers",
             format!("{} peer.example:9735", "03".repeat(33)),
         ),
@@ -121,7 +133,7 @@ async fn p2_a_row_that_people_see_is_written_by_the_transaction_that_wrote_the_s
     let client = server.admin().await;
     let key = MonitorKey([4; 32]);
     let monitors = vec![MonitorWrite::Full { key, update_id: 1, bytes: vec![1] }];
-    let batch = Batch { manager: Some(vec![1]), monitors, effects: one_of_each(), ..Batch::default() };
+    let batch = Batch { manager: Some(vec![1]), monitors, effects: one_of_each(), kv: vec![channel_backup()] };
     store.commit(&batch).await.unwrap();
     let tables = [
         "payments",
@@ -133,6 +145,7 @@ async fn p2_a_row_that_people_see_is_written_by_the_transaction_that_wrote_the_s
         "peers",
         "monitors",
         "manager",
+        "kv",
         "last_batch",
     ];
     let rows: Vec<String> = tables.iter().map(|table| format!("SELECT xmin::text FROM holdfast.{table}")).collect();

@@ -123,6 +123,14 @@ impl PgReader {
         .await
     }
 
+    /// All small records of one namespace, by key.
+    pub async fn records(&self, primary: &str) -> Result<Vec<(String, Vec<u8>)>, ReadError> {
+        self.rows("SELECT key, value FROM holdfast.kv WHERE primary_namespace = $1 ORDER BY key", &[&primary], |row| {
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        })
+        .await
+    }
+
     /// Whose database this is, as (node id, network); none before the first leader wrote it, or before there are tables.
     pub async fn node(&self) -> Result<Option<([u8; 33], String)>, ReadError> {
         let there =
