@@ -147,6 +147,7 @@ impl SignerConfig {
     /// Relative paths are resolved against `directory`, that of the configuration file.
     pub fn parse(text: &str, directory: &Path) -> Result<Self, String> {
         let mut config: Self = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+        config.rules.check_network(config.network)?;
         config.paths_mut().into_iter().for_each(|path| *path = directory.join(&*path));
         Ok(config)
     }
@@ -319,6 +320,18 @@ mod tests {
         assert!(parse(&both).unwrap_err().contains("does nothing"));
         let other = COMMENTED_DEFAULT.replace("network = \"bitcoin\"", "network = \"testnet\"");
         assert!(parse(&other).unwrap_err().contains("testnet4"));
+    }
+
+    #[test]
+    fn a_destination_is_an_address_of_the_signers_network() {
+        let with = |address: &str| {
+            parse(&format!("{COMMENTED_DEFAULT}\n[rules]\ndestinations = [\"{address}\"]\n"))
+                .map(|config| config.rules.destination_scripts().count())
+        };
+        assert_eq!(with("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"), Ok(1));
+        let foreign = with("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080").unwrap_err();
+        assert!(foreign.contains("bcrt1qw508") && foreign.contains("not an address of bitcoin"), "{foreign}");
+        assert!(with("nowhere").unwrap_err().contains("`nowhere` is not an address"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Scene {
     }
 
     pub async fn utxos(&self) -> Result<Vec<v1::Utxo>> {
-        let ask = async |mut client: Client| client.list_utxos(v1::ListUtxosRequest {}).await;
+        let ask = async |mut client: Client| client.list_utxos(v1::ListUtxosRequest::default()).await;
         Ok(self.explain(self.operator().ask("our coins", PROMPT, ask).await)?.utxos)
     }
 
@@ -69,7 +69,7 @@ impl Scene {
     pub async fn force_close(&self, channel: &v1::Channel) -> Result<()> {
         let (_, mut client) = self.leader().await?;
         let channel_id = channel.channel_id.clone();
-        let request = v1::CloseChannelRequest { channel_id, force: true };
+        let request = v1::CloseChannelRequest { channel_id, force: true, ..Default::default() };
         self.explain(client.close_channel(request).await.map_err(Into::into))?;
         Ok(())
     }
@@ -95,15 +95,12 @@ impl Scene {
         self.explain(leader.start().await)
     }
 
-    /// Mines one block after another, `step` at a time, until nothing of ours is on its way and `enough` says so, twice:
-    /// between a block that makes an output ours to sweep and the handling of LDK's event, no balance has it.
+    /// Mines one block after another, `step` at a time, until nothing of ours is on its way and `enough` says so.
     pub async fn until_home(&self, step: u32, enough: impl Fn(&v1::GetBalanceResponse) -> bool) -> Result<()> {
-        let mut before = false;
         let home = async || {
             self.mine(step).await?;
             let balance = self.balance().await?;
-            let now = balance.closing_sat == 0 && balance.onchain_pending_sat == 0 && enough(&balance);
-            let home = std::mem::replace(&mut before, now) && now;
+            let home = balance.closing_sat == 0 && balance.onchain_pending_sat == 0 && enough(&balance);
             Ok(Probe::when(home, (), || format!("{balance:?}")))
         };
         self.wait_for("our coins to be in the wallet", PROMPT * 3, home).await

@@ -13,7 +13,8 @@ async fn p6_a_force_close_by_us_outlives_the_leader_and_comes_home() {
     let funds = scene.balance().await.unwrap();
     let channel = channel_with(&scene, "alice").await;
     let (leader, mut client) = scene.leader().await.unwrap();
-    client.close_channel(v1::CloseChannelRequest { channel_id: channel, force: true }).await.unwrap();
+    let request = v1::CloseChannelRequest { channel_id: channel, force: true, ..Default::default() };
+    client.close_channel(request).await.unwrap();
     // The answer came after the commit: a new leader knows of the close and goes on with it.
     leader.kill().unwrap();
     comes_home(&scene, &funds).await;

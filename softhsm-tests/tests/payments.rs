@@ -63,7 +63,7 @@ async fn p6_a_cooperative_close_pays_both_sides_and_nobody_waits() {
     let funds = scene.balance().await.unwrap();
     for channel in &channels {
         let (_, mut client) = scene.leader().await.unwrap();
-        let request = v1::CloseChannelRequest { channel_id: channel.channel_id.clone(), force: false };
+        let request = v1::CloseChannelRequest { channel_id: channel.channel_id.clone(), ..Default::default() };
         client.close_channel(request).await.unwrap();
     }
     let closes = async || {

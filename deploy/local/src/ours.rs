@@ -24,7 +24,7 @@ impl Deployment {
     }
 
     pub async fn channels(&self) -> Result<Vec<v1::Channel>> {
-        let ask = async |mut client: Client| client.list_channels(v1::ListChannelsRequest {}).await;
+        let ask = async |mut client: Client| client.list_channels(v1::ListChannelsRequest::default()).await;
         Ok(self.explain(self.operator().ask("our channels", ANSWER, ask).await)?.channels)
     }
 
@@ -89,8 +89,8 @@ impl Deployment {
             node_id: counterparty.node_id().to_string(),
             address: counterparty.address(),
             capacity_sat,
-            push_msat: 0,
             announce: true,
+            ..Default::default()
         };
         self.explain(client.open_channel(request).await.map_err(Into::into))?;
         self.confirm_channel(before + 1).await

@@ -171,7 +171,7 @@ async fn the_leader_is_found_among_dead_and_standing_by_even_when_only_a_standby
 
     for endpoints in [vec![dead.as_str(), &standby, &leader], vec![standby.as_str()], vec![leader.as_str()]] {
         operate(&trust, &endpoints, &["close", "abcd"]).await.unwrap();
-        assert_eq!(asked.lock().unwrap().pop().as_deref(), Some("close abcd false"), "{endpoints:?}");
+        assert_eq!(asked.lock().unwrap().pop().as_deref(), Some("close abcd false  None"), "{endpoints:?}");
     }
 
     let status = operate(&trust, &[&dead, &standby], &["leader", "status"]).await.unwrap();

@@ -1,8 +1,5 @@
-//! Opening, closing and describing channels; balances.
+//! Finding and describing channels; balances.
 
-use std::str::FromStr;
-
-use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::{error::Error, node::v1};
 use lightning::{
     chain::channelmonitor::Balance,
@@ -14,87 +11,24 @@ use lightning::{
     util::{errors::APIError, sweep::OutputSpendStatus},
 };
 
-use super::{events::new_user_channel_id, limits, node::LightningNode};
-use crate::store::Effect;
-
-/// What opening a channel of this capacity needs beyond it: the funding transaction's fee at a fair rate.
-const FUNDING_FEE_WEIGHT: u64 = 800;
+use super::node::LightningNode;
 
 impl LightningNode {
-    pub(super) async fn open(&self, request: v1::OpenChannelRequest) -> Result<v1::OpenChannelResponse, Error> {
-        self.must_run()?;
-        let peer = PublicKey::from_str(&request.node_id).map_err(|e| Error::misuse("node_id", e.to_string()))?;
-        limits::sat("capacity_sat", request.capacity_sat)?;
-        if request.push_msat / 1000 > request.capacity_sat {
-            return Err(Error::misuse("push_msat", "it is more than the capacity"));
-        }
-        let reserve = self.reserve().to_sat().saturating_add(self.wallet.reserve_per_channel_sat());
-        let fee = u64::from(self.fees.funding()) * FUNDING_FEE_WEIGHT / 1000;
-        let needed = request.capacity_sat.saturating_add(reserve).saturating_add(fee);
-        let spendable = self.wallet.balance().spendable_sat;
-        if spendable < needed {
-            let why =
-                format!("the wallet can spend {spendable} sat; with the reserve for fees {needed} sat are needed");
-            return Err(Error::misuse("capacity_sat", why));
-        }
-        if !request.address.is_empty() {
-            self.dialer.connect(peer, &request.address).await?;
-        } else if !self.dialer.is_connected(&peer) {
-            return Err(Error::misuse(
-                "address",
-                "the node is not connected to this peer, so it must know where it is",
-            ));
-        }
-
-        let mut config = self.manager.get_current_config();
-        config.channel_handshake_config.announce_for_forwarding = request.announce;
-        let user_channel_id = new_user_channel_id(&*self.keys);
-        tokio::task::block_in_place(|| {
-            self.queue.with_state(|| {
-                self.manager
-                    .create_channel(peer, request.capacity_sat, request.push_msat, user_channel_id, None, Some(config))
-                    .map_err(|e| misuse("node_id", e))?;
-                if !request.address.is_empty() {
-                    self.queue
-                        .effect(Effect::PeerAdded { node_id: peer.serialize(), address: request.address.clone() });
-                }
-                Ok::<_, Error>(())
-            })
-        })?;
-        if request.address.is_empty() {
-            self.dialer.has_channel(peer);
-        } else {
-            self.dialer.add(peer, &request.address);
-        }
-        self.committed().await?;
-        Ok(v1::OpenChannelResponse { user_channel_id: format!("{user_channel_id:032x}") })
-    }
-
-    pub(super) async fn close(&self, request: v1::CloseChannelRequest) -> Result<v1::CloseChannelResponse, Error> {
-        self.must_run()?;
-        let channel = self.find_channel(&request.channel_id)?;
-        let (id, peer) = (channel.channel_id, channel.counterparty.node_id);
-        tokio::task::block_in_place(|| {
-            self.queue.with_state(|| {
-                let closed = if request.force {
-                    self.manager.force_close_broadcasting_latest_txn(&id, &peer, "closed by the operator".to_owned())
-                } else {
-                    self.manager.close_channel(&id, &peer)
-                };
-                closed.map_err(|e| misuse("channel_id", e))
-            })
-        })?;
-        self.committed().await?;
-        Ok(v1::CloseChannelResponse {})
-    }
-
     pub(super) fn channels(&self) -> Vec<v1::Channel> {
         let mut channels: Vec<_> = self.manager.list_channels().iter().map(channel_message).collect();
         channels.sort_by(|a, b| a.channel_id.cmp(&b.channel_id));
         channels
     }
 
+    /// Taken between two steps of the node: what a block moves from one balance to another is in one of them.
     pub(super) fn balances(&self) -> v1::GetBalanceResponse {
+        tokio::task::block_in_place(|| {
+            let _state = self.queue.lock_state();
+            self.balances_now()
+        })
+    }
+
+    fn balances_now(&self) -> v1::GetBalanceResponse {
         let onchain = self.wallet.balance();
         let channels = self.manager.list_channels();
         let open: Vec<ChannelId> = channels.iter().map(|channel| channel.channel_id).collect();
@@ -189,7 +123,7 @@ pub(super) fn scid_text(scid: u64) -> String {
     format!("{}x{}x{}", scid >> 40, (scid >> 16) & 0xff_ffff, scid & 0xffff)
 }
 
-fn misuse(field: &str, error: APIError) -> Error {
+pub(super) fn misuse(field: &str, error: APIError) -> Error {
     match error {
         APIError::APIMisuseError { err } | APIError::ChannelUnavailable { err } | APIError::InvalidRoute { err } => {
             Error::misuse(field, err)

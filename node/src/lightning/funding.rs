@@ -20,6 +20,9 @@ const NAMESPACE: &str = "funding";
 pub struct Fundings {
     kv: Arc<BufferedKv>,
     pending: Mutex<HashMap<u128, Psbt>>,
+    /// What operators want to pay, in satoshi per 1000 weight units, for channels whose transaction is not built yet.
+    /// Such a channel does not outlive its leader, and neither does this.
+    feerates: Mutex<HashMap<u128, u32>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,17 +36,28 @@ impl Fundings {
             entry.ok_or_else(|| FundingError(key.key.clone()))
         };
         let pending = loaded.iter().filter(|(key, _)| key.primary == NAMESPACE).map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { kv, pending: Mutex::new(pending) })
+        Ok(Self { kv, pending: Mutex::new(pending), feerates: Mutex::default() })
+    }
+
+    /// Notes the fee rate that a channel's funding transaction is to have.
+    pub fn set_feerate(&self, user_channel_id: u128, sat_per_kw: u32) {
+        self.feerates().insert(user_channel_id, sat_per_kw);
+    }
+
+    pub fn feerate(&self, user_channel_id: u128) -> Option<u32> {
+        self.feerates().get(&user_channel_id).copied()
     }
 
     pub fn insert(&self, user_channel_id: u128, psbt: Psbt) {
         if let Err(error) = self.kv.write(NAMESPACE, "", &key(user_channel_id), psbt.serialize()) {
             tracing::error!(%error, "the commit buffer refused a funding transaction");
         }
+        self.feerates().remove(&user_channel_id);
         self.lock().insert(user_channel_id, psbt);
     }
 
     pub fn remove(&self, user_channel_id: u128) -> Option<Psbt> {
+        self.feerates().remove(&user_channel_id);
         let psbt = self.lock().remove(&user_channel_id)?;
         if let Err(error) = self.kv.remove(NAMESPACE, "", &key(user_channel_id), false) {
             tracing::error!(%error, "the commit buffer refused to forget a funding transaction");
@@ -65,6 +79,11 @@ impl Fundings {
 
     pub fn channels(&self) -> Vec<u128> {
         self.lock().keys().copied().collect()
+    }
+
+    fn feerates(&self) -> std::sync::MutexGuard<'_, HashMap<u128, u32>> {
+        // Each change is a single insert or remove.
+        self.feerates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Psbt>> {

@@ -23,6 +23,7 @@ use super::{
     messages::{address, is_shutdown, waits_for_commit},
     queue::CommitQueue,
     shutdown::Shutdowns,
+    splicing,
 };
 
 /// How long a channel whose peer may hold the closing transaction waits for the chain, in blocks. No HTLC is pending in
@@ -253,11 +254,15 @@ where
     }
 
     fn provided_node_features(&self) -> NodeFeatures {
-        self.manager.provided_node_features()
+        let mut features = self.manager.provided_node_features();
+        features.clear_splicing();
+        features
     }
 
     fn provided_init_features(&self, their_node_id: PublicKey) -> InitFeatures {
-        self.manager.provided_init_features(their_node_id)
+        let mut features = self.manager.provided_init_features(their_node_id);
+        features.clear_splicing();
+        features
     }
 
     fn peer_connected(&self, their_node_id: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
@@ -339,6 +344,10 @@ where
         self.manager.handle_update_add_htlc(their_node_id, msg);
     }
 
+    fn handle_splice_init(&self, their_node_id: PublicKey, msg: &msgs::SpliceInit) {
+        self.fresh().push(splicing::refuse(their_node_id, msg));
+    }
+
     pass! {
         handle_open_channel(&msgs::OpenChannel),
         handle_open_channel_v2(&msgs::OpenChannelV2),
@@ -350,7 +359,6 @@ where
         handle_peer_storage(msgs::PeerStorage),
         handle_peer_storage_retrieval(msgs::PeerStorageRetrieval),
         handle_stfu(&msgs::Stfu),
-        handle_splice_init(&msgs::SpliceInit),
         handle_splice_ack(&msgs::SpliceAck),
         handle_splice_locked(&msgs::SpliceLocked),
         handle_tx_add_input(&msgs::TxAddInput),

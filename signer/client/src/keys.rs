@@ -125,6 +125,14 @@ impl RemoteKeys {
         &self.0.info
     }
 
+    /// The scripts, beside the node's own, that the signer lets a cooperative close pay to. Asked anew, for they are the
+    /// signer's configuration. Blocks.
+    pub fn close_destinations(&self) -> Result<Vec<ScriptBuf>, Error> {
+        let ask = |signer: &dyn Transport| signer.get_node_info(v1::GetNodeInfoRequest {});
+        let info = self.attempt("get_node_info", ask)?;
+        Ok(info.close_destinations.into_iter().map(ScriptBuf::from_bytes).collect())
+    }
+
     pub fn metrics(&self) -> &Metrics {
         &self.0.session.metrics
     }

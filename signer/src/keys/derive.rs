@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitcoin::{
-    Network, ScriptBuf,
+    Network, Script, ScriptBuf,
     bip32::Xpriv,
     hashes::{Hash, HashEngine, sha256},
     secp256k1::{PublicKey, SecretKey},
@@ -109,6 +109,11 @@ impl NodeKeys {
     /// Where LDK's `KeysManager` has closed channels to: known for imported nodes.
     pub fn shutdown_script(&self) -> ScriptBuf {
         self.shutdown_script.clone()
+    }
+
+    /// Whether a script is the wallet's, or one of the two above.
+    pub fn owns(&self, script: &Script) -> bool {
+        *script == *self.destination_script || *script == *self.shutdown_script || self.wallet.owns(script)
     }
 
     /// The key of an output to one of the two scripts above.

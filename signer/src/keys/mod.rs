@@ -8,6 +8,7 @@
 mod channel;
 mod derive;
 mod identity;
+mod own_scripts;
 mod secret;
 mod sign;
 mod spendable;

@@ -1,7 +1,7 @@
 //! The on-chain wallet: BIP 84, account 0. The replica watches it through an xpub; the keys stay here.
 
 use bitcoin::{
-    Amount, EcdsaSighashType, Network, NetworkKind, Psbt, TxOut,
+    Amount, EcdsaSighashType, Network, NetworkKind, Psbt, Script, TxOut,
     bip32::{ChildNumber, DerivationPath, Fingerprint, Xpub},
     ecdsa,
     secp256k1::Message,
@@ -12,6 +12,7 @@ use holdfast_proto::error::Error;
 use super::{
     Secret,
     derive::p2wpkh,
+    own_scripts::OwnScripts,
     secp,
     secret::{ExtendedSecret, LockedExtended},
     sign::sign,
@@ -24,6 +25,7 @@ pub struct Wallet {
     origin: DerivationPath,
     account: LockedExtended,
     account_public: Xpub,
+    own: OwnScripts,
 }
 
 impl Wallet {
@@ -37,12 +39,19 @@ impl Wallet {
         for child in &path[1..] {
             account = account.child(*child);
         }
+        let account_public = Xpub::from_priv(secp(), account.expose());
         Ok(Self {
             fingerprint: master.expose().fingerprint(secp()),
             origin: path.to_vec().into(),
-            account_public: Xpub::from_priv(secp(), account.expose()),
+            own: OwnScripts::new(&account_public),
+            account_public,
             account: account.lock()?,
         })
+    }
+
+    /// Whether a script is that of one of the wallet's addresses, within a window that no wallet uses up.
+    pub fn owns(&self, script: &Script) -> bool {
+        self.own.contains(script)
     }
 
     /// Watch-only descriptor of the addresses that are given out.

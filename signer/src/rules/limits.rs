@@ -1,6 +1,7 @@
 //! Limits: configuration with safe defaults.
 
-use serde::Deserialize;
+use bitcoin::{Address, Network, Script, ScriptBuf, address::NetworkUnchecked};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// The `[rules]` of the signer's configuration. Each limit is optional; an unknown name is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -18,6 +19,9 @@ pub struct RulesConfig {
     /// `onchain-fee`: the highest fee rate of a wallet transaction, in satoshi a virtual byte. What pays for a channel's
     /// close is exempt: it pays for more than itself.
     pub onchain_max_feerate_sat_per_vb: u64,
+    /// `close-destination`: where a cooperative close may pay what is ours, beside the node's own scripts.
+    #[serde(deserialize_with = "addresses")]
+    pub destinations: Vec<Address<NetworkUnchecked>>,
     /// `invoice`: the longest expiry that an invoice may have.
     pub invoice_max_expiry_secs: u64,
 }
@@ -44,7 +48,36 @@ impl Default for RulesConfig {
             splices: false,
             onchain_max_fee_sat: 5_000_000,
             onchain_max_feerate_sat_per_vb: 1000,
+            destinations: Vec::new(),
             invoice_max_expiry_secs: 365 * 24 * 3600,
         }
     }
+}
+
+impl RulesConfig {
+    /// An error names the destination that is on another network.
+    pub fn check_network(&self, network: Network) -> Result<(), String> {
+        match self.destinations.iter().find(|address| !address.is_valid_for_network(network)) {
+            Some(address) => {
+                Err(format!("rules.destinations: {} is not an address of {network}", address.assume_checked_ref()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The scripts of the destinations.
+    pub fn destination_scripts(&self) -> impl Iterator<Item = ScriptBuf> {
+        self.destinations.iter().map(|address| address.assume_checked_ref().script_pubkey())
+    }
+
+    pub fn is_destination(&self, script: &Script) -> bool {
+        self.destination_scripts().any(|destination| *destination == *script)
+    }
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Address<NetworkUnchecked>>, D::Error> {
+    let parse = |text: String| {
+        text.parse().map_err(|error| D::Error::custom(format!("destinations: `{text}` is not an address: {error}")))
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(parse).collect()
 }

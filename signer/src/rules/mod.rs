@@ -4,6 +4,7 @@
 //! [`guard::machine`](crate::guard::machine), which speaks in the same names.
 
 mod access;
+mod closing;
 mod funding;
 mod invoice;
 mod limits;
@@ -14,6 +15,7 @@ use std::fmt;
 use holdfast_proto::error::Error;
 
 pub use access::{Call, authorise};
+pub use closing::check_close_destination;
 pub(crate) use funding::check_channel_type;
 pub use funding::check_parameters;
 pub use invoice::check_invoice;
@@ -45,6 +47,8 @@ pub enum Rule {
     RevokeOrder,
     /// What was signed for broadcast is never revoked, and nothing is after a close was signed.
     RevokeSigned,
+    /// A cooperative close pays us where the node's own keys are, or where the signer's configuration says.
+    CloseDestination,
     /// A signed close ends the channel: no commitment comes after it.
     CloseHtlcs,
     /// A wallet transaction spends segwit outputs of known value, and those of ours are proven.
@@ -60,7 +64,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ChannelIdReuse,
         Self::ContestDelay,
         Self::ChannelType,
@@ -72,6 +76,7 @@ impl Rule {
         Self::HolderRevoked,
         Self::RevokeOrder,
         Self::RevokeSigned,
+        Self::CloseDestination,
         Self::CloseHtlcs,
         Self::OnchainInputs,
         Self::OnchainFee,
@@ -93,6 +98,7 @@ impl Rule {
             Self::HolderRevoked => "holder-revoked",
             Self::RevokeOrder => "revoke-order",
             Self::RevokeSigned => "revoke-signed",
+            Self::CloseDestination => "close-destination",
             Self::CloseHtlcs => "close-htlcs",
             Self::OnchainInputs => "onchain-inputs",
             Self::OnchainFee => "onchain-fee",

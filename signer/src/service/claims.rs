@@ -1,7 +1,7 @@
 //! Closing a channel, and claiming what a close left on chain.
 
 use bitcoin::{
-    Transaction,
+    Script, Transaction,
     hashes::{Hash, sha256},
     secp256k1::ecdsa::Signature,
 };
@@ -17,7 +17,7 @@ use super::{SignerCore, channel::funding_outpoint, commitments::point};
 use crate::{
     guard::{Bytes, TxId, machine::Request},
     keys::{HolderHtlc, Secret, funding_output},
-    rules::{Call, Refusal, Rule},
+    rules::{Call, Refusal, Rule, check_close_destination},
 };
 
 impl SignerCore {
@@ -158,9 +158,13 @@ impl SignerCore {
         request: v1::SignClosingRequest,
     ) -> Result<v1::SignatureResponse, Error> {
         self.answer(caller, Call::SignClosing, |subject| {
-            let _fence = self.guard.fence(caller, request.term)?;
+            self.guard.fence(caller, request.term)?;
             let of = ChannelRef::from_wire("channel", parse::required("channel", &request.channel)?)?;
             subject.channel(&of);
+            // To look for a script may take a moment, in which no term could rise behind the fence.
+            let script = Script::from_bytes(&request.to_holder_script);
+            check_close_destination(&self.rules, request.to_holder_sat, script, |script| self.keys.owns(script))?;
+            let _fence = self.guard.fence(caller, request.term)?;
             let (channel, parameters) = self.registered(&of)?;
             let closing = closing_to_ldk(&request, &parameters)?;
             subject.transaction = Some(closing.trust().built_transaction().compute_txid());

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use bitcoin::{
+    ScriptBuf,
     blockdata::constants::ChainHash,
     hashes::{Hash, HashEngine, sha256d},
     secp256k1::ecdsa::RecoverableSignature,
@@ -47,6 +48,7 @@ impl SignerCore {
                 destination_script: self.keys.destination_script().into_bytes(),
                 shutdown_script: self.keys.shutdown_script().into_bytes(),
                 version: env!("CARGO_PKG_VERSION").into(),
+                close_destinations: self.rules.destination_scripts().map(ScriptBuf::into_bytes).collect(),
             })
         })
     }

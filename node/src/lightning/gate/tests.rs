@@ -40,11 +40,15 @@ impl BaseMessageHandler for Manager {
     fn peer_disconnected(&self, _: PublicKey) {}
 
     fn provided_node_features(&self) -> NodeFeatures {
-        NodeFeatures::empty()
+        let mut features = NodeFeatures::empty();
+        features.set_splicing_optional();
+        features
     }
 
     fn provided_init_features(&self, _: PublicKey) -> InitFeatures {
-        InitFeatures::empty()
+        let mut features = InitFeatures::empty();
+        features.set_splicing_optional();
+        features
     }
 
     fn peer_connected(&self, _: PublicKey, _: &Init, _: bool) -> Result<(), ()> {
@@ -348,4 +352,26 @@ fn a_shutdown_that_waited_is_forgotten_with_the_connection_and_later_ones_do_not
     setup.repeated.0.store(false, Ordering::SeqCst);
     setup.gate.handle_shutdown(peer(), &shutdown(OTHER));
     assert_eq!(setup.heard(), ["handle_shutdown"]);
+}
+
+/// Nobody is told that the node splices, and who tries it all the same is told that it does not; LDK never hears of it.
+#[test]
+fn a_splice_is_refused_before_the_manager_hears_of_it() {
+    let Setup { gate, manager, .. } = setup(ClosingState::Open);
+    assert!(!gate.provided_init_features(peer()).supports_splicing());
+    assert!(!gate.provided_node_features().supports_splicing());
+    let splice = msgs::SpliceInit {
+        channel_id: CHANNEL,
+        funding_contribution_satoshis: -5000,
+        funding_feerate_per_kw: 253,
+        locktime: 0,
+        funding_pubkey: peer(),
+        require_confirmed_inputs: None,
+    };
+    gate.handle_splice_init(peer(), &splice);
+    assert!(manager.hears.lock().unwrap().is_empty());
+    let out = gate.get_and_clear_pending_msg_events();
+    let [MessageSendEvent::HandleError { node_id, action }] = out.as_slice() else { panic!("{out:?}") };
+    let msgs::ErrorAction::DisconnectPeerWithWarning { msg } = action else { panic!("{action:?}") };
+    assert_eq!((*node_id, msg.channel_id, msg.data.as_str()), (peer(), CHANNEL, "splicing is not supported"));
 }

@@ -89,3 +89,24 @@ fn what_does_not_fit_together_is_not_signed() {
         "another transaction"
     );
 }
+
+#[test]
+fn the_wallets_scripts_are_known_without_being_told_where_they_are() {
+    let (ours, other) = (ours([1; 32]), super::ours([2; 32]));
+    let [receive, change] = [ours.wallet().descriptor(), ours.wallet().change_descriptor()];
+    for (descriptor, index) in [(&change, 700), (&receive, 3), (&receive, 701), (&change, 0)] {
+        assert!(ours.owns(&address(descriptor, index).2), "{descriptor} {index}");
+    }
+    assert!(ours.owns(&ours.shutdown_script()) && ours.owns(&ours.destination_script()));
+    let foreign = [
+        other.shutdown_script(),
+        address(&other.wallet().descriptor(), 0).2,
+        address(&receive, 50_000).2,
+        ScriptBuf::new_op_return([1; 4]),
+        ScriptBuf::new(),
+    ];
+    for script in foreign {
+        assert!(!ours.owns(&script), "{script}");
+    }
+    assert!(ours.owns(&address(&change, 49_999).2));
+}

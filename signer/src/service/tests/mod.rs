@@ -212,12 +212,16 @@ impl Side {
     }
 
     fn close(&self, to_holder_sat: u64, to_counterparty_sat: u64) -> Result<Vec<u8>, Error> {
+        self.close_to(self.core.keys.shutdown_script(), to_holder_sat, to_counterparty_sat)
+    }
+
+    fn close_to(&self, script: ScriptBuf, to_holder_sat: u64, to_counterparty_sat: u64) -> Result<Vec<u8>, Error> {
         let request = v1::SignClosingRequest {
             term: self.term,
             channel: self.channel(),
             to_holder_sat,
             to_counterparty_sat,
-            to_holder_script: ScriptBuf::new_op_return([1; 4]).into_bytes(),
+            to_holder_script: script.into_bytes(),
             to_counterparty_script: ScriptBuf::new_op_return([2; 4]).into_bytes(),
         };
         self.core.sign_closing(&self.caller, request).map(|response| response.signature)

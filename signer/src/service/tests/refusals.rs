@@ -389,3 +389,23 @@ fn p4_nothing_is_answered_that_could_not_be_recorded() {
     store.losing.store(true, Ordering::SeqCst);
     unavailable(side.sign_holder(mine).map(drop));
 }
+
+/// A replica that was taken over does not close a channel to itself, and what it asked for left no trace.
+#[test]
+fn a_close_pays_only_ourselves_or_where_the_configuration_says() {
+    let mut pair = Pair::open(TYPES[1]);
+    let foreign = pair.acceptor.core.keys.shutdown_script();
+    let close = |side: &Side, script: &ScriptBuf| side.close_to(script.clone(), 700_000, 299_000);
+    assert_eq!(refused(close(&pair.opener, &foreign)), "close-destination");
+    assert!(!pair.opener.state().close_signed);
+    let named = |side: &Side| {
+        side.core.get_node_info(&side.caller, v1::GetNodeInfoRequest {}).unwrap().close_destinations
+    };
+    assert!(named(&pair.opener).is_empty());
+
+    let address = bitcoin::Address::from_script(&foreign, Network::Regtest).unwrap().into_unchecked();
+    pair.opener.core.rules.destinations.push(address);
+    assert_eq!(named(&pair.opener), [foreign.to_bytes()]);
+    close(&pair.opener, &foreign).unwrap();
+    assert_eq!(refused(close(&pair.opener, &ScriptBuf::new_op_return([1; 4]))), "close-destination");
+}
