@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use holdfast_node::{
     api::{self, Backend, Metrics},
     cli::Exit,
@@ -22,6 +22,7 @@ use holdfast_node::{
 };
 use holdfast_proto::{
     identity::Role,
+    manual::ManualCommand,
     telemetry::{self, LogFormat},
     tls::{Credentials, TlsError},
 };
@@ -55,6 +56,8 @@ enum Command {
     },
     /// Print the default configuration, every key explained
     Config,
+    #[command(flatten)]
+    Manual(ManualCommand),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,14 @@ fn main() -> ExitCode {
         Command::Config => match std::io::stdout().write_all(COMMENTED_DEFAULT.as_bytes()) {
             Ok(()) => Exit::Ok.into(),
             Err(_) => Exit::Io.into(),
+        },
+        Command::Manual(command) => match command.run(Cli::command()) {
+            Ok(()) => Exit::Ok.into(),
+            Err(error) => {
+                // As above.
+                let _ = writeln!(std::io::stderr(), "holdfast-node: {error}");
+                Exit::Io.into()
+            }
         },
     }
 }
@@ -275,5 +286,15 @@ fn harden() -> Result<(), Failure> {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "the service manager could not be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_and_manual_know_every_command() {
+        holdfast_proto::manual::covers_every_command(&Cli::command()).unwrap();
     }
 }

@@ -3,6 +3,8 @@
 pub mod error;
 pub mod identity;
 pub mod lightning;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod pki;
 mod redact;
 #[cfg(feature = "telemetry")]

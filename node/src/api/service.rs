@@ -81,8 +81,8 @@ impl Service {
         F: Future<Output = Result<A, Error>>,
     {
         let started = Instant::now();
-        let caller = tls::peer_identity(&request)
-            .and_then(|caller| self.operators.authorise(&caller, method).map(|()| caller));
+        let caller =
+            tls::peer_identity(&request).and_then(|caller| self.operators.authorise(&caller, method).map(|()| caller));
         let (caller, result) = match caller {
             Ok(caller) => {
                 let span = traced(method, &request);

@@ -34,7 +34,7 @@ mod fake {
             };
             let mut addresses = vec![given(0, false)];
             addresses.extend(q.change.then(|| given(1, true)));
-            Ok(v1::ListAddressesResponse { addresses })
+            Ok(v1::ListAddressesResponse { addresses, ..Default::default() })
         }
 
         async fn list_utxos(&self) -> Result<v1::ListUtxosResponse, Error> {
@@ -45,13 +45,13 @@ mod fake {
                 height: Some(120),
                 ..Default::default()
             };
-            Ok(v1::ListUtxosResponse { utxos: vec![utxo] })
+            Ok(v1::ListUtxosResponse { utxos: vec![utxo], ..Default::default() })
         }
 
         async fn send_coins(&self, q: v1::SendCoinsRequest) -> Result<v1::SendCoinsResponse, Error> {
             self.note(format!(
-                "send {} {:?} {:?} {:?} {}",
-                q.address, q.amount_sat, q.feerate_sat_per_kvb, q.utxos, q.label
+                "send {} {:?} {:?} {:?} {} {}",
+                q.address, q.amount_sat, q.feerate_sat_per_kvb, q.utxos, q.label, q.idempotency_key
             ));
             let txid = "ef".repeat(32);
             Ok(v1::SendCoinsResponse {
@@ -74,7 +74,7 @@ mod fake {
 
         async fn list_labels(&self) -> Result<v1::ListLabelsResponse, Error> {
             let label = v1::Label { r#type: "addr".into(), reference: "bcrt1qfake".into(), label: "rent".into() };
-            Ok(v1::ListLabelsResponse { labels: vec![label] })
+            Ok(v1::ListLabelsResponse { labels: vec![label], ..Default::default() })
         }
 
         async fn descriptors(&self) -> Result<v1::GetDescriptorsResponse, Error> {

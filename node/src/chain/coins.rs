@@ -9,7 +9,7 @@ use bdk_wallet::{
     KeychainKind, Update,
     chain::{BlockId, ChainPosition, ConfirmationBlockTime, TxUpdate},
 };
-use bitcoin::{Address, Amount, Block, OutPoint, Txid};
+use bitcoin::{Address, Amount, Block, OutPoint, Transaction, Txid};
 
 use super::wallet::{Wallet, WalletError};
 
@@ -59,6 +59,14 @@ impl Wallet {
             .collect();
         coins.sort_by_key(|coin| (std::cmp::Reverse(coin.value), coin.outpoint));
         coins
+    }
+
+    /// A transaction that the wallet made, and the fee that it pays, also if another has taken its place since.
+    pub fn sent(&self, txid: Txid) -> Option<(Transaction, Amount)> {
+        let inner = self.lock();
+        let tx = inner.wallet.tx_graph().get_tx(txid)?;
+        let fee = inner.wallet.calculate_fee(&tx).ok()?;
+        Some((tx.as_ref().clone(), fee))
     }
 
     /// The addresses that were given out, the newest first; those of change as well if `change`.

@@ -155,6 +155,21 @@ impl Cluster {
     }
 }
 
+/// All items of a list that comes in pages: `page` gets the place to go on from, and gives the items and the next place.
+pub(super) async fn pages<T>(
+    page: impl AsyncFn(String) -> Result<(Vec<T>, String), Failure>,
+) -> Result<Vec<T>, Failure> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let (items, next) = page(after).await?;
+        all.extend(items);
+        if next.is_empty() {
+            return Ok(all);
+        }
+        after = next;
+    }
+}
+
 /// For one replica to say who leads.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);

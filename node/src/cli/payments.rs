@@ -170,7 +170,7 @@ async fn refund(cluster: &Cluster, command: RefundCommand) -> Result<Output, Fai
 }
 
 /// Under an idempotency key, a payment that is asked for again is not made again.
-fn repeatable(idempotency_key: &str) -> Call {
+pub(super) fn repeatable(idempotency_key: &str) -> Call {
     if idempotency_key.is_empty() { Call::Acts } else { Call::Reads }
 }
 

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     Output,
-    cluster::{Call, Cluster},
+    cluster::{Call, Client, Cluster, pages},
     failure::{Exit, Failure},
+    payments::repeatable,
     text,
     wallet_args::{How, WalletCommand},
 };
@@ -14,16 +15,25 @@ use super::{
 pub(super) async fn run(cluster: &Cluster, command: WalletCommand) -> Result<Output, Failure> {
     match command {
         WalletCommand::Utxos => {
-            let list =
-                cluster.on_leader(Call::Reads, async |mut c| c.list_utxos(v1::ListUtxosRequest {}).await).await?;
-            let all: Vec<_> = list.utxos.iter().map(utxo).collect();
-            Ok(Output::ok(json!({ "utxos": all }), utxos_text(&list.utxos)))
+            let utxos = pages(async |after: String| {
+                let request = v1::ListUtxosRequest { after, ..Default::default() };
+                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_utxos(request.clone()).await).await?;
+                Ok((list.utxos, list.next))
+            })
+            .await?;
+            let all: Vec<_> = utxos.iter().map(utxo).collect();
+            Ok(Output::ok(json!({ "utxos": all }), utxos_text(&utxos)))
         }
         WalletCommand::Addresses { change } => {
-            let request = v1::ListAddressesRequest { change };
-            let list = cluster.on_leader(Call::Reads, async |mut c| c.list_addresses(request).await).await?;
-            let all: Vec<_> = list.addresses.iter().map(address).collect();
-            Ok(Output::ok(json!({ "addresses": all }), addresses_text(&list.addresses)))
+            let addresses = pages(async |after: String| {
+                let request = v1::ListAddressesRequest { change, after, ..Default::default() };
+                let call = async |mut c: Client| c.list_addresses(request.clone()).await;
+                let list = cluster.on_leader(Call::Reads, call).await?;
+                Ok((list.addresses, list.next))
+            })
+            .await?;
+            let all: Vec<_> = addresses.iter().map(address).collect();
+            Ok(Output::ok(json!({ "addresses": all }), addresses_text(&addresses)))
         }
         WalletCommand::Send { address, amount, how } => {
             let amount = amount.whole_sat();
@@ -47,14 +57,17 @@ pub(super) async fn run(cluster: &Cluster, command: WalletCommand) -> Result<Out
             Ok(Output::ok(json!({ "ref": reference, "label": label }), text))
         }
         WalletCommand::Labels => {
-            let list =
-                cluster.on_leader(Call::Reads, async |mut c| c.list_labels(v1::ListLabelsRequest {}).await).await?;
-            let all: Vec<_> = list
-                .labels
+            let labels = pages(async |after: String| {
+                let request = v1::ListLabelsRequest { after, ..Default::default() };
+                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_labels(request.clone()).await).await?;
+                Ok((list.labels, list.next))
+            })
+            .await?;
+            let all: Vec<_> = labels
                 .iter()
                 .map(|label| json!({ "type": label.r#type, "ref": label.reference, "label": label.label }))
                 .collect();
-            let rows = list.labels.iter().map(|l| vec![l.r#type.clone(), l.reference.clone(), l.label.clone()]);
+            let rows = labels.iter().map(|l| vec![l.r#type.clone(), l.reference.clone(), l.label.clone()]);
             Ok(Output::ok(json!({ "labels": all }), or_none("no labels", &["", "what", "label"], rows)))
         }
         WalletCommand::Descriptors => {
@@ -85,8 +98,10 @@ async fn send(cluster: &Cluster, address: String, amount_sat: Option<u64>, how: 
         feerate_sat_per_kvb: how.fee_rate.map(|rate| rate.sat_per_kvb),
         utxos: how.utxos,
         label: how.label,
+        idempotency_key: how.idempotency_key,
     };
-    let sent = cluster.on_leader(Call::Acts, async |mut c| c.send_coins(request.clone()).await).await?;
+    let call = repeatable(&request.idempotency_key);
+    let sent = cluster.on_leader(call, async |mut c| c.send_coins(request.clone()).await).await?;
     let json = json!({
         "txid": sent.txid,
         "amount_sat": sent.amount_sat,

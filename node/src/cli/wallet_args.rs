@@ -64,6 +64,9 @@ pub(in crate::cli) struct How {
     /// A name for the transaction.
     #[arg(long, default_value = "")]
     pub label: String,
+    /// Asked for again under this key, it is not sent again.
+    #[arg(long, value_name = "KEY", default_value = "")]
+    pub idempotency_key: String,
 }
 
 /// Satoshi a virtual byte, with at most three decimals.

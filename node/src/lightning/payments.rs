@@ -208,7 +208,7 @@ impl LightningNode {
     }
 
     /// The payment that was asked for under a key before.
-    async fn paid_under(&self, key: Option<&Key>) -> Result<Option<[u8; 32]>, Error> {
+    pub(super) async fn paid_under(&self, key: Option<&Key>) -> Result<Option<[u8; 32]>, Error> {
         let Some(key) = key else { return Ok(None) };
         match self.reader.payment_key(&key.key).await? {
             Some(known) if known.request == key.request => Ok(Some(known.payment_id)),

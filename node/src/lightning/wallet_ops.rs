@@ -4,18 +4,16 @@
 use std::str::FromStr;
 
 use async_trait::async_trait;
-use bitcoin::{Address, Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, Txid, consensus};
+use bitcoin::{Address, Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, Txid, hashes::Hash};
 use holdfast_proto::{error::Error, node::v1};
 use lightning::{chain::chaininterface::BroadcasterInterface, util::persist::KVStoreSync};
 use lightning_block_sync::{BlockData, BlockSource};
 use tokio::task::block_in_place;
 
-use super::{labels, limits, node::LightningNode};
-use crate::chain::{
-    Wallet,
-    bitcoind::Sent,
-    spend::{Bump, Pays, Spend},
-    wallet::WalletError,
+use super::{keyed::Key, labels, node::LightningNode};
+use crate::{
+    chain::{Wallet, bitcoind::Sent, spend::Bump, wallet::WalletError},
+    store::Effect,
 };
 
 /// The payments that operators ordered, by txid: those may be replaced, since nobody relies on their txid. The value is
@@ -40,7 +38,11 @@ impl LightningNode {
     }
 
     /// Has the signer sign, and bitcoind say that it would take it.
-    async fn signed(&self, promise: &Promise<'_>, parent: Option<&Transaction>) -> Result<Transaction, Error> {
+    pub(super) async fn signed(
+        &self,
+        promise: &Promise<'_>,
+        parent: Option<&Transaction>,
+    ) -> Result<Transaction, Error> {
         let tx = block_in_place(|| self.signing_wallet.sign(promise.psbt.clone()))?;
         let unavailable = |error: std::io::Error| Error::unavailable(format!("bitcoind is away: {error}"));
         if let Some(parent) = parent
@@ -56,14 +58,14 @@ impl LightningNode {
     }
 
     /// Notes a signed transaction, hands it to the network once that is durable, and waits for that.
-    async fn publish(
+    pub(super) async fn publish(
         &self,
         promise: Promise<'_>,
         tx: &Transaction,
-        parent: Option<&Transaction>,
-        replaces: Option<Txid>,
-        drains: Option<&ScriptBuf>,
+        how: Publishing<'_>,
+        key: Option<Key>,
     ) -> Result<(), Error> {
+        let Publishing { parent, replaces, drains } = how;
         promise.keep();
         let txid = tx.compute_txid();
         block_in_place(|| {
@@ -72,6 +74,10 @@ impl LightningNode {
                     self.wallet.replaced(old);
                 }
                 self.wallet.saw_unconfirmed(tx);
+                if let Some(Key { key, request }) = key {
+                    let payment_id = txid.to_byte_array();
+                    self.queue.effect(Effect::PaymentKey { key, request, payment_id });
+                }
                 let drains = drains.map(|script| script.to_bytes()).unwrap_or_default();
                 self.kv.write(SENDS, "", &txid.to_string(), drains).map_err(internal)?;
                 match parent {
@@ -84,7 +90,7 @@ impl LightningNode {
         self.committed().await
     }
 
-    fn feerate(&self, field: &str, sat_per_kvb: Option<u64>) -> Result<FeeRate, Error> {
+    pub(super) fn feerate(&self, field: &str, sat_per_kvb: Option<u64>) -> Result<FeeRate, Error> {
         // More would overflow nothing, but is nobody's wish.
         const HIGHEST: u64 = 10_000_000;
         match sat_per_kvb {
@@ -97,7 +103,7 @@ impl LightningNode {
         }
     }
 
-    fn address(&self, text: &str) -> Result<Address, Error> {
+    pub(super) fn address(&self, text: &str) -> Result<Address, Error> {
         let bad = |why: String| Error::misuse("address", why);
         let address = Address::from_str(text).map_err(|error| bad(format!("{text:?} is not an address: {error}")))?;
         let network = self.network;
@@ -119,7 +125,7 @@ impl crate::api::WalletOps for LightningNode {
                 received_sat: given.received.to_sat(),
             }
         });
-        Ok(v1::ListAddressesResponse { addresses: given.collect() })
+        Ok(v1::ListAddressesResponse { addresses: given.collect(), ..Default::default() })
     }
 
     async fn list_utxos(&self) -> Result<v1::ListUtxosResponse, Error> {
@@ -136,41 +142,11 @@ impl crate::api::WalletOps for LightningNode {
             is_promised: coin.is_promised,
             label: label(&coin.outpoint).unwrap_or_default(),
         });
-        Ok(v1::ListUtxosResponse { utxos: utxos.collect() })
+        Ok(v1::ListUtxosResponse { utxos: utxos.collect(), ..Default::default() })
     }
 
     async fn send_coins(&self, request: v1::SendCoinsRequest) -> Result<v1::SendCoinsResponse, Error> {
-        self.must_run()?;
-        let script = self.address(&request.address)?.script_pubkey();
-        let label = labels::check(&request.label)?;
-        limits::sat("amount_sat", request.amount_sat)?;
-        let coin = |text: &String| {
-            OutPoint::from_str(text).map_err(|_| Error::misuse("utxos", format!("{text:?} is not txid:vout")))
-        };
-        let spend = Spend {
-            pays: match request.amount_sat {
-                Some(amount) => Pays::Amount(script.clone(), Amount::from_sat(amount)),
-                None => Pays::Everything(script.clone()),
-            },
-            coins: request.utxos.iter().map(coin).collect::<Result<_, _>>()?,
-            feerate: self.feerate("feerate_sat_per_kvb", request.feerate_sat_per_kvb)?,
-            reserve: self.reserve(),
-            height: self.manager.current_best_block().height,
-        };
-        let promise = Promise::new(&self.wallet, self.wallet.build_spend(&spend).map_err(wallet_error)?);
-        let fee = promise.psbt.fee().map_err(internal)?;
-        let tx = self.signed(&promise, None).await?;
-        let drains = request.amount_sat.is_none().then_some(&script);
-        let txid = tx.compute_txid();
-        labels::set(&*self.kv, labels::Kind::Transaction, &txid.to_string(), label)?;
-        self.publish(promise, &tx, None, None, drains).await?;
-        let paid = tx.output.iter().find(|output| output.script_pubkey == script).map(|output| output.value);
-        Ok(v1::SendCoinsResponse {
-            txid: txid.to_string(),
-            fee_sat: fee.to_sat(),
-            amount_sat: paid.unwrap_or_default().to_sat(),
-            transaction: consensus::serialize(&tx),
-        })
+        self.send_once(request).await
     }
 
     async fn bump_transaction(
@@ -199,7 +175,8 @@ impl crate::api::WalletOps for LightningNode {
         if let Some(label) = labels::get(&*self.kv, labels::Kind::Transaction, &txid.to_string()) {
             labels::set(&*self.kv, labels::Kind::Transaction, &new.to_string(), &label)?;
         }
-        self.publish(promise, &tx, parent.as_ref(), replaces, drains.as_ref()).await?;
+        let how = Publishing { parent: parent.as_ref(), replaces, drains: drains.as_ref() };
+        self.publish(promise, &tx, how, None).await?;
         tracing::info!(%txid, by = %new, fee_sat = fee.to_sat(), "raised the fee of a transaction");
         Ok(v1::BumpTransactionResponse {
             txid: new.to_string(),
@@ -227,7 +204,8 @@ impl crate::api::WalletOps for LightningNode {
             reference,
             label,
         };
-        Ok(v1::ListLabelsResponse { labels: labels::all(&*self.kv).into_iter().map(label).collect() })
+        let labels = labels::all(&*self.kv).into_iter().map(label).collect();
+        Ok(v1::ListLabelsResponse { labels, ..Default::default() })
     }
 
     async fn descriptors(&self) -> Result<v1::GetDescriptorsResponse, Error> {
@@ -259,15 +237,25 @@ impl crate::api::WalletOps for LightningNode {
     }
 }
 
+/// What a transaction is to others.
+#[derive(Default)]
+pub(super) struct Publishing<'a> {
+    /// It pays for this one as well.
+    pub parent: Option<&'a Transaction>,
+    pub replaces: Option<Txid>,
+    /// The script that takes the surplus if all of it does.
+    pub drains: Option<&'a ScriptBuf>,
+}
+
 /// A PSBT whose coins are promised to it until it is given up.
-struct Promise<'a> {
+pub(super) struct Promise<'a> {
     wallet: &'a Wallet,
-    psbt: Psbt,
+    pub psbt: Psbt,
     kept: bool,
 }
 
 impl<'a> Promise<'a> {
-    fn new(wallet: &'a Wallet, psbt: Psbt) -> Self {
+    pub fn new(wallet: &'a Wallet, psbt: Psbt) -> Self {
         Self { wallet, psbt, kept: false }
     }
 
@@ -285,7 +273,7 @@ impl Drop for Promise<'_> {
     }
 }
 
-fn wallet_error(error: WalletError) -> Error {
+pub(super) fn wallet_error(error: WalletError) -> Error {
     let field = match &error {
         WalletError::Coin(..) => "utxos",
         WalletError::Bump(..) => "txid",
@@ -296,6 +284,6 @@ fn wallet_error(error: WalletError) -> Error {
     Error::misuse(field, error.to_string())
 }
 
-fn internal(error: impl std::fmt::Display) -> Error {
+pub(super) fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }

@@ -1,5 +1,6 @@
 //! The store and the leadership against a real Postgres, started by each test for itself.
 
+mod events;
 mod leader;
 mod measure;
 mod model;

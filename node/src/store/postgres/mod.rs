@@ -7,6 +7,7 @@
 mod chunks;
 mod commit;
 mod config;
+mod events;
 mod load;
 pub(crate) mod migrate;
 mod payments;
@@ -16,6 +17,7 @@ pub(crate) mod session;
 
 pub use commit::{NodeIdentity, PgStore, StoreStats};
 pub use config::{PgConfig, PgConfigError, PgTls};
+pub use events::{EventRow, EventSpan};
 pub use payments::{KeyRow, OfferRow, PartRow, PaymentRow};
 pub use read::{
     ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow,
