@@ -4,9 +4,9 @@ mod commands;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
-use holdfast_proto::telemetry::LogFormat;
-use holdfast_signer::{config::COMMENTED_DEFAULT, custody::IdentityPlace};
+use clap::{CommandFactory, Parser, Subcommand};
+use holdfast_proto::{manual::ManualCommand, telemetry::LogFormat};
+use holdfast_signer::{config::COMMENTED_DEFAULT, custody::IdentityPlace, harden};
 
 use self::commands::{Exit, Failure, backup, check, import, init, list, restore, rewrap, run, status, verify_share};
 
@@ -61,6 +61,8 @@ nothing that is there.")]
     Status(status::Args),
     /// Print the default configuration, every key explained
     Config,
+    #[command(flatten)]
+    Manual(ManualCommand),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +84,8 @@ fn main() -> ExitCode {
 }
 
 fn command(command: Command) -> Result<(), Failure> {
+    // Whatever the command is, and before it reads anything.
+    harden::process().map_err(|e| Failure::new(Exit::Software, format!("hardening the process: {e}")))?;
     match command {
         Command::Init { config, identity } => init::run(&config, identity),
         Command::Import(args) => import::run(args),
@@ -97,5 +101,16 @@ fn command(command: Command) -> Result<(), Failure> {
             print!("{COMMENTED_DEFAULT}");
             Ok(())
         }
+        Command::Manual(command) => command.run(Cli::command()).map_err(|e| Failure::new(Exit::CantCreate, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_and_manual_know_every_command() {
+        holdfast_proto::manual::covers_every_command(&Cli::command()).unwrap();
     }
 }

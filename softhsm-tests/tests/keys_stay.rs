@@ -162,6 +162,8 @@ impl Keys {
             needle("the wallet's account key", child("m/84'/1'/0'")),
             needle("the guard's key", child("m/1000'")),
         ];
+        let pin = fs::read_to_string(scene.token().pin_file()).unwrap();
+        secret.push(needle("the token's PIN", pin.trim().as_bytes().to_vec()));
         let of_node = secret.len();
         let kept_in_replica =
             vec![needle("the peer storage key", child("m/6'")), needle("the receive auth key", child("m/7'"))];

@@ -6,14 +6,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use holdfast_signer::custody::{
-    self,
-    backup::{self, Plan, Share},
+use holdfast_signer::{
+    config::SignerConfig,
+    custody::{
+        self,
+        backup::{self, Plan, Share},
+    },
+    harden::confine,
 };
 
 use super::{
     Exit, Failure,
-    establish::{cannot, create_directory, prepare},
+    establish::{cannot, create_directory},
     node_id, restore,
 };
 
@@ -41,15 +45,20 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let plan = Plan::new(args.threshold, args.shares).map_err(|e| Failure::new(Exit::Usage, e))?;
-    let config = prepare(&args.config)?;
+    let config = SignerConfig::load(&args.config)?;
     let node_id = node_id::read(&config.data_dir)?;
+    // A rule for a folder needs one that is there.
+    create_directory(&args.out)?;
+    let mut allowed = confine::Plan::for_keys(&config)?;
+    allowed.write.insert(args.out.clone());
+    let confined = allowed.apply()?;
     let custody = custody::open(&config.custody, config.network, &config.data_dir, &node_id)?;
     let made = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_err(|_| Failure::new(Exit::Software, "the clock is before 1970: set it"))?
         .as_secs();
     let shares = backup::split(&*custody, config.network, plan, made)?;
-    create_directory(&args.out)?;
+    confined.seal()?;
     let paths: Vec<_> = shares.iter().map(|share| args.out.join(file_name(share))).collect();
     let mut written = vec![];
     let proved = write(&shares, &paths, &mut written).and_then(|()| {

@@ -7,14 +7,11 @@ use holdfast_signer::{
     config::SignerConfig,
     custody::{self, NodeIdentity},
     guard::{self, Inspection},
+    harden::confine::Plan,
     keys::{NodeKeys, SeedIdentity},
 };
 
-use super::{
-    Exit, Failure,
-    establish::{guard_path, prepare},
-    node_id,
-};
+use super::{Exit, Failure, establish::guard_path, node_id};
 
 /// Nothing is written, and a signer that is running is not disturbed. A token's PIN is used once: a wrong one counts.
 #[derive(clap::Args)]
@@ -33,9 +30,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let config = prepare(&args.config)?;
+    let config = SignerConfig::load(&args.config)?;
     let node_id = node_id::read(&config.data_dir)?;
+    let confined = Plan::for_keys(&config)?.apply()?;
     let backend = prove_custody(&config, &node_id)?;
+    confined.seal()?;
     let inspection = guard::inspect(&guard_path(&config.data_dir), backend.records_key)?;
     let guard = describe(&inspection, &config.data_dir);
     if args.json {

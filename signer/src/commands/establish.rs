@@ -12,17 +12,10 @@ use holdfast_signer::{
     config::SignerConfig,
     custody::{self, Custody, CustodyError, Seed, describe},
     guard::EmbeddedStore,
-    harden,
+    harden::confine::Plan,
 };
 
 use super::{Exit, Failure, node_id};
-
-/// The configuration, in a process that cannot be dumped any more.
-pub fn prepare(config: &Path) -> Result<SignerConfig, Failure> {
-    let config = SignerConfig::load(config)?;
-    harden::process().map_err(|e| Failure::new(Exit::Software, format!("hardening the process: {e}")))?;
-    Ok(config)
-}
 
 /// Refuses a data directory that is a node's already. Nothing is made, read or asked for before this.
 pub fn refuse_existing(config: &SignerConfig) -> Result<(), Failure> {
@@ -36,13 +29,15 @@ pub fn refuse_existing(config: &SignerConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the guard, then custody by `make`, and records the node id that this gives, once custody has proved itself.
+/// Makes the guard, then custody by `make`, and records the node id that this gives, once custody has proved itself. The process is
+/// confined from here on, because a rule for the data directory needs one that is there.
 pub fn establish(
     config: &SignerConfig,
     make: impl FnOnce() -> Result<Arc<dyn Custody>, CustodyError>,
 ) -> Result<PublicKey, Failure> {
     refuse_existing(config)?;
     create_directory(&config.data_dir)?;
+    let confined = Plan::for_keys(config)?.apply()?;
     // Before any key: a guard without keys can be made again, keys without a guard must not be used.
     let guard = guard_path(&config.data_dir);
     EmbeddedStore::create(&guard)?;
@@ -51,7 +46,8 @@ pub fn establish(
         let _ = fs::remove_file(&guard);
     })?;
     let id = custody.identity().public_key();
-    custody.self_test().map_err(Failure::from).and_then(|()| node_id::record(&config.data_dir, &id)).map_err(|e| {
+    let proved = custody.self_test().map_err(Failure::from).and_then(|()| Ok(confined.seal()?));
+    proved.and_then(|()| node_id::record(&config.data_dir, &id)).map_err(|e| {
         e.and(format!(
             "keys of node {id} were made, and are of no use: remove them and {} to start over",
             guard.display()

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bitcoin::secp256k1::PublicKey;
 use holdfast_signer::{
+    config::SignerConfig,
     custody::{
         NodeIdentity,
         origin::{Origin, OriginError},
@@ -14,7 +15,7 @@ use holdfast_signer::{
 use super::{
     Exit, Failure,
     confirm::confirm,
-    establish::{establish_with, prepare, refuse_existing},
+    establish::{establish_with, refuse_existing},
 };
 
 /// The seed moves; the channels do not. Close them first: their state stays with the program that opened them, and a
@@ -55,7 +56,7 @@ struct OriginArgs {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = prepare(&args.config)?;
+    let config = SignerConfig::load(&args.config)?;
     refuse_existing(&config)?;
     let OriginArgs { ldk_seed_file, ldk_node_seed_file, mnemonic_file } = args.origin;
     let passphrase = args.mnemonic_passphrase_file;

@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
-use holdfast_signer::custody::{self, IdentityPlace};
-
-use super::{
-    Failure,
-    establish::{establish, prepare},
+use holdfast_signer::{
+    config::SignerConfig,
+    custody::{self, IdentityPlace},
 };
 
+use super::{Failure, establish::establish};
+
 pub fn run(config: &Path, identity: Option<IdentityPlace>) -> Result<(), Failure> {
-    let config = prepare(config)?;
+    let config = SignerConfig::load(config)?;
     let (backend, network, data_dir) = (&config.custody, config.network, &config.data_dir);
     let id = establish(&config, || match identity {
         Some(place) => custody::init_with_identity(backend, network, data_dir, place),

@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use bitcoin::secp256k1::PublicKey;
-use holdfast_signer::custody::{
-    self,
-    backup::{self, JoinError, Share, ShareError},
+use holdfast_signer::{
+    config::SignerConfig,
+    custody::{
+        self,
+        backup::{self, JoinError, Share, ShareError},
+    },
 };
 
 use super::{
     Exit, Failure,
     confirm::confirm,
-    establish::{establish_with, prepare, refuse_existing},
+    establish::{establish_with, refuse_existing},
 };
 
 /// The seed comes back; what the old signer's guard recorded does not. Channels that were open before cannot go on: read
@@ -38,7 +41,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let config = prepare(&args.config)?;
+    let config = SignerConfig::load(&args.config)?;
     refuse_existing(&config)?;
     let shares = args.shares.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let (seed, node_id) = match args.as_another_node {

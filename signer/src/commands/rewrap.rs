@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use holdfast_signer::{
     config::SignerConfig,
     custody::{self, CustodyError, NodeIdentity, Seed, describe},
+    harden::confine::Plan,
     keys::SeedIdentity,
 };
 
 use super::{
     Exit, Failure,
-    establish::{create_directory, guard_path, prepare, prove, refuse_existing},
+    establish::{create_directory, guard_path, prove, refuse_existing},
     node_id,
 };
 
@@ -34,7 +35,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (from, to) = (prepare(&args.from)?, prepare(&args.to)?);
+    let (from, to) = (SignerConfig::load(&args.from)?, SignerConfig::load(&args.to)?);
     if from.network != to.network {
         let why = format!(
             "{} is for network {}, {} for {}",
@@ -50,21 +51,31 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if own_directory {
         refuse_existing(&to)?;
     }
-    let source = custody::open(&from.custody, from.network, &from.data_dir, &node_id)?;
-    source.self_test()?;
-    if source.identity_in_token() {
+    let stays = || {
         let why = format!(
             "the key of node {node_id} was made in a token and cannot leave it, so its seed has no other place. A token is \
              cloned or backed up by its own means: see docs/custody/keys.md"
         );
-        return Err(Failure::new(Exit::NoPermission, why));
+        Failure::new(Exit::NoPermission, why)
+    };
+    // The header says so before anything is opened or made.
+    let sealed = describe::backend(&from.custody, &from.data_dir).sealed.map(|path| describe::sealed(&path));
+    if matches!(sealed, Some(describe::Sealed::Present(header)) if header.identity_in_token) {
+        return Err(stays());
+    }
+    // A rule for a folder needs one that is there.
+    create_directory(&to.data_dir)?;
+    let confined = Plan::for_keys(&from)?.and(Plan::for_keys(&to)?).apply()?;
+    let source = custody::open(&from.custody, from.network, &from.data_dir, &node_id)?;
+    source.self_test()?;
+    if source.identity_in_token() {
+        return Err(stays());
     }
     let seed: Seed = source.unseal()?;
     if SeedIdentity::new(&seed)?.public_key() != node_id {
         let why = format!("the seed of {} is not that of node {node_id}", args.from.display());
         return Err(CustodyError::Wrong(why).into());
     }
-    create_directory(&to.data_dir)?;
     let at_the_target =
         |e: Failure| e.and(format!("nothing of {} was changed, and it stays in force", args.from.display()));
     custody::import(&to.custody, to.network, &to.data_dir, seed.clone()).map_err(|e| at_the_target(e.into()))?;
@@ -72,6 +83,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let made = describe::backend(&to.custody, &to.data_dir).holds.join(", ");
         at_the_target(e.into()).and(format!("what was made at the target is of no use: remove {made}"))
     })?;
+    confined.seal()?;
     if own_directory {
         node_id::record(&to.data_dir, &node_id).map_err(at_the_target)?;
     }

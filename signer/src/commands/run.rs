@@ -13,7 +13,6 @@ use holdfast_signer::{
     custody,
     guard::EmbeddedStore,
     harden::{
-        self,
         confine::{ConfineError, Confined, Plan},
         memory::on_clean_stack,
     },
@@ -37,7 +36,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 pub fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
     let config = SignerConfig::load(config)?;
-    harden::process().map_err(|e| Failure::new(Exit::Software, format!("hardening the process: {e}")))?;
     let credentials = Credentials::load(&config.tls.certificate, &config.tls.key, &config.tls.ca)?;
     if credentials.identity().role != Role::Signer {
         let why = format!("tls.certificate is of {}, and a signer needs one of role signer", credentials.identity());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bitcoin::secp256k1::PublicKey;
-use holdfast_signer::{custody::backup::Share, harden};
+use holdfast_signer::custody::backup::Share;
 
 use super::{Exit, Failure, restore::read};
 
@@ -25,7 +25,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    harden::process().map_err(|e| Failure::new(Exit::Software, format!("hardening the process: {e}")))?;
     for path in &args.shares {
         let share = read(path)?;
         let node_id = share.common().node_id;

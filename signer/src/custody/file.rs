@@ -16,7 +16,11 @@ use super::{
     Custody, CustodyError, NodeIdentity, Seed, files, prove_identity, random,
     sealed::{self, Argon2id, Header, Lock, SealedSeed},
 };
-use crate::{config::FileCustody, harden::memory::Locked, keys::SeedIdentity};
+use crate::{
+    config::FileCustody,
+    harden::memory::{Locked, on_clean_stack},
+    keys::SeedIdentity,
+};
 
 /// What RFC 9106 section 4 recommends where memory is not plentiful: 64 MiB, three passes, four lanes.
 const MEMORY_KIB: u32 = 64 * 1024;
@@ -47,7 +51,7 @@ impl FileBackend {
         let kdf = Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: *random()? };
         let header = Header { network, node_id: backend.identity.public_key(), lock: Lock::Passphrase(kdf.clone()) };
         let nonce: Zeroizing<[u8; 24]> = random()?;
-        let ciphertext = cipher(&passphrase, &kdf)?
+        let ciphertext = cipher(passphrase.as_str(), &kdf)?
             .encrypt(&(*nonce).into(), Payload { msg: backend.seed.as_slice(), aad: &header.associated_data() })
             .map_err(|_| CustodyError::Wrong("the seed could not be encrypted".into()))?;
         SealedSeed { header, nonce: nonce.to_vec(), ciphertext }.create(&config.path)?;
@@ -58,7 +62,7 @@ impl FileBackend {
     pub fn open(config: &FileCustody, network: Network, node_id: &PublicKey) -> Result<Self, CustodyError> {
         let sealed = SealedSeed::read(&config.path, network, node_id)?;
         let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
-        let backend = Self::from_seed(unseal(&sealed, &passphrase, &config.path)?)?;
+        let backend = Self::from_seed(unseal(&sealed, passphrase.as_str(), &config.path)?)?;
         if backend.identity.public_key() != *node_id {
             return Err(CustodyError::Wrong(format!(
                 "the seed in {} gives node id {}, not the recorded {node_id}",
@@ -132,9 +136,13 @@ fn cipher(passphrase: &str, kdf: &Argon2id) -> Result<XChaCha20Poly1305, Custody
     })?;
     memory.resize(params.block_count(), Block::default());
     let mut key = Zeroizing::new([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(passphrase.as_bytes(), &kdf.salt, key.as_mut_slice(), memory.as_mut_slice())
-        .map_err(fail)?;
+    // Its hash takes the passphrase in by blocks, which it leaves on the stack.
+    on_clean_stack(|| {
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let (passphrase, key, memory) = (passphrase.as_bytes(), key.as_mut_slice(), memory.as_mut_slice());
+        argon2.hash_password_into_with_memory(passphrase, &kdf.salt, key, memory)
+    })
+    .map_err(fail)?;
     Ok(XChaCha20Poly1305::new((&*key).into()))
 }
 

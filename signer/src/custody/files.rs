@@ -8,16 +8,26 @@ use std::{
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use zeroize::Zeroizing;
 
 use super::CustodyError;
+use crate::harden::memory::LockedBytes;
 
 /// Longest secret or sealed seed that is read.
 const MAX_FILE: u64 = 64 * 1024;
 
+/// A passphrase or PIN, in locked memory.
+#[derive(Debug)]
+pub struct SecretLine(LockedBytes);
+
+impl SecretLine {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("it was read as UTF-8, and its pages are read-only since")
+    }
+}
+
 /// Reads a passphrase or PIN: one line of text, whose line end is no part of it.
-pub fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, CustodyError> {
-    let bytes = read_private(path, what)?;
+pub fn read_secret(path: &Path, what: &str) -> Result<SecretLine, CustodyError> {
+    let mut bytes = read_private(path, what)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| wrong(path, what, "is not UTF-8"))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -27,11 +37,13 @@ pub fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, Custody
     if text.contains(['\n', '\0']) {
         return Err(wrong(path, what, "holds more than one line"));
     }
-    Ok(Zeroizing::new(text.to_owned()))
+    let length = text.len();
+    bytes.truncate(length);
+    Ok(SecretLine(bytes))
 }
 
-/// Reads a file that belongs to us or to root and that nobody else may read or write.
-pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+/// Reads a file that belongs to us or to root and that nobody else may read or write, straight into locked memory.
+pub fn read_private(path: &Path, what: &str) -> Result<LockedBytes, CustodyError> {
     let unavailable = |e: io::Error| CustodyError::Unavailable(format!("{what} {}: {e}", path.display()));
     let mut file = File::open(path).map_err(unavailable)?;
     // What is checked is what is read: the open file, not its name.
@@ -50,10 +62,19 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, Custo
     if meta.uid() != 0 && meta.uid() != us {
         return Err(wrong(path, what, "belongs to another user"));
     }
-    // The whole capacity from the start: growing would leave unwiped copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
-    (&mut file).take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unavailable)?;
-    Ok(bytes)
+    // One byte more, so that the end is seen.
+    LockedBytes::new(meta.len() as usize + 1, |room| {
+        let mut length = 0;
+        while length < room.len() {
+            match file.read(&mut room[length..]) {
+                Ok(0) => return Ok(length),
+                Ok(read) => length += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(unavailable(e)),
+            }
+        }
+        Err(wrong(path, what, "grew while it was read"))
+    })
 }
 
 /// Writes a new file, mode 0600, whole or not at all, durable when this returns; an existing file is never replaced.
@@ -135,6 +156,15 @@ mod tests {
         }
         let (_directory, path) = file(b"1\n2\n", 0o600);
         assert!(matches!(read_secret(&path, "PIN file"), Err(CustodyError::Wrong(_))));
+    }
+
+    /// From the first byte: there is no other place that it passes through.
+    #[test]
+    fn a_secret_is_read_into_locked_memory() {
+        let (_directory, path) = file(b"1234\n", 0o600);
+        let secret = read_secret(&path, "passphrase file").unwrap();
+        crate::harden::memory::tests::is_guarded(secret.as_str().as_ptr() as usize);
+        assert_eq!(format!("{secret:?}"), "SecretLine(LockedBytes)");
     }
 
     #[test]

@@ -10,7 +10,10 @@ use bip39::Mnemonic;
 use bitcoin::{Network, bip32::Xpriv};
 use zeroize::Zeroizing;
 
-use super::{CustodyError, Seed, files};
+use super::{
+    CustodyError, Seed,
+    files::{self, SecretLine},
+};
 
 /// A file with a seed, or with what one derives from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +118,7 @@ fn is_hex(content: &[u8]) -> bool {
     content.iter().all(u8::is_ascii_hexdigit)
 }
 
-fn read_passphrase(path: &Path) -> Result<Zeroizing<String>, CustodyError> {
+fn read_passphrase(path: &Path) -> Result<SecretLine, CustodyError> {
     files::read_secret(path, "mnemonic's passphrase file")
 }
 

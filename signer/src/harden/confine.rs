@@ -188,8 +188,10 @@ const NAME_LOOKUP: [&str; 9] = [
 
 /// The folder of `path`, when that is one of somebody's own; never the root.
 pub(super) fn enclosing(path: &Path) -> PathBuf {
+    // A bare name has a folder too. It stays as it is where there is no working directory any more.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match path.parent() {
         Some(parent) if parent.parent().is_some() => parent.to_owned(),
-        _ => path.to_owned(),
+        _ => path,
     }
 }

@@ -7,11 +7,10 @@
 use std::{fmt, hint::black_box, ops::Deref};
 
 use dryoc::{
-    protected::{HeapByteArray, LockedRO, NewLocked, ProtectReadOnly},
-    types::MutByteArray,
+    protected::{HeapByteArray, HeapBytes, Lockable, LockedRO, NewLocked, ProtectReadOnly},
+    types::{MutByteArray, MutBytes, NewBytes, ResizableBytes},
 };
 use rustix::process::{Resource, getrlimit};
-use zeroize::Zeroize;
 
 /// `N` secret bytes in locked, guarded, undumpable pages. One takes a page of what `RLIMIT_MEMLOCK` allows.
 pub struct Locked<const N: usize>(LockedRO<HeapByteArray<N>>);
@@ -41,6 +40,48 @@ impl<const N: usize> Deref for Locked<N> {
 impl<const N: usize> fmt::Debug for Locked<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Locked<{N}>")
+    }
+}
+
+/// Secret bytes of any length, kept as [`Locked`] keeps them: what is read from a file.
+pub struct LockedBytes {
+    pages: LockedRO<HeapBytes>,
+    length: usize,
+}
+
+impl LockedBytes {
+    /// `fill` writes the secret where it will stay, into at most `capacity` bytes, and says how many it wrote.
+    pub fn new<E: From<MemoryError>>(
+        capacity: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<Self, E> {
+        let mut pages = HeapBytes::new_bytes();
+        // None would be no pages, which cannot be locked.
+        pages.resize(capacity.max(1), 0);
+        let mut pages = pages.mlock().map_err(|_| MemoryError::new())?;
+        let length = fill(&mut pages.as_mut_slice()[..capacity])?;
+        let pages = pages.mprotect_readonly().map_err(|_| MemoryError::new())?;
+        Ok(Self { pages, length: length.min(capacity) })
+    }
+
+    /// Keeps the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+}
+
+impl Deref for LockedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &dryoc::types::Bytes::as_slice(&self.pages)[..self.length]
+    }
+}
+
+/// Not even the length.
+impl fmt::Debug for LockedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LockedBytes")
     }
 }
 
@@ -80,12 +121,12 @@ fn run<T>(work: impl FnOnce() -> T) -> T {
 #[inline(never)]
 fn overwrite() {
     let mut area = [0xa5_u8; DEPTH];
-    black_box(&mut area).zeroize();
+    black_box(&mut area).fill(0);
     black_box(&area);
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{fs, process::Command};
 
     use rustix::process::{Rlimit, setrlimit};
@@ -109,7 +150,21 @@ mod tests {
     fn pages_are_locked_undumpable_read_only_and_guarded() {
         let secret = Locked::copy(&[7; 32]).unwrap();
         assert_eq!(*secret, [7; 32]);
-        let address = secret.as_ptr() as usize;
+        is_guarded(secret.as_ptr() as usize);
+
+        let mut read = LockedBytes::new::<MemoryError>(40, |bytes| {
+            bytes[..5].copy_from_slice(b"12345");
+            Ok(5)
+        })
+        .unwrap();
+        assert_eq!(*read, *b"12345");
+        read.truncate(4);
+        assert_eq!(*read, *b"1234");
+        is_guarded(read.as_ptr() as usize);
+        assert!(LockedBytes::new::<MemoryError>(0, |_| Ok(0)).unwrap().is_empty());
+    }
+
+    pub(crate) fn is_guarded(address: usize) {
         let page = 4096;
         let mapping = mapping_of(address);
         let field = |name: &str| mapping.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
@@ -139,8 +194,11 @@ mod tests {
             rustix::thread::set_capabilities(None, none).unwrap();
             setrlimit(Resource::Memlock, Rlimit { current: Some(4096), maximum: Some(4096) }).unwrap();
             let _first = Locked::copy(&[1; 32]).unwrap();
-            let refusal = Locked::copy(&[2; 32]).unwrap_err().to_string();
-            assert!(refusal.contains("4096 bytes") && refusal.contains("LimitMEMLOCK"), "{refusal}");
+            let read = LockedBytes::new::<MemoryError>(2, |_| panic!("a secret is read to where it cannot be locked"));
+            for refusal in [Locked::copy(&[2; 32]).unwrap_err(), read.unwrap_err()] {
+                let refusal = refusal.to_string();
+                assert!(refusal.contains("4096 bytes") && refusal.contains("LimitMEMLOCK"), "{refusal}");
+            }
             return;
         }
         let name = "harden::memory::tests::a_limit_that_is_too_small_is_an_error_that_says_what_to_set";

@@ -16,6 +16,7 @@ impl Plan {
     pub fn of(config: &SignerConfig) -> Result<Self, ConfineError> {
         let mut plan = Self::new(&config.confinement)?;
         plan.write.insert(config.data_dir.clone());
+        plan.reach(&config.custody);
         for file in [&config.tls.certificate, &config.tls.key, &config.tls.ca] {
             plan.read_replaceable(file);
         }
@@ -24,22 +25,53 @@ impl Plan {
         if let Some(collector) = &config.telemetry.otlp_endpoint {
             plan.connect(collector.port());
         }
-        match &config.custody {
-            CustodyConfig::File(file) => {
-                plan.read_replaceable(&file.path);
-                plan.read_replaceable(&file.passphrase_file);
-            }
-            CustodyConfig::Pkcs11(token) => {
-                plan.read_replaceable(&token.pin_file);
-                plan.read_replaceable(&token.module);
-                if is_softhsm(&token.module) {
-                    plan.allow_softhsm();
-                }
-            }
-            CustodyConfig::AwsKms(kms) => aws::allow_start(&mut plan, &kms.access()),
-            CustodyConfig::AwsSecretsManager(secret) => aws::allow_start(&mut plan, &secret.access()),
+        Ok(plan)
+    }
+
+    /// What a command needs that makes, opens or moves the keys: no port to listen on, and a sealed seed may be written.
+    pub fn for_keys(config: &SignerConfig) -> Result<Self, ConfineError> {
+        let mut plan = Self::new(&config.confinement)?;
+        plan.write.insert(config.data_dir.clone());
+        plan.reach(&config.custody);
+        if let CustodyConfig::File(file) = &config.custody {
+            plan.write.insert(enclosing(&file.path));
         }
         Ok(plan)
+    }
+
+    /// What either needs.
+    pub fn and(mut self, other: Self) -> Self {
+        self.require |= other.require;
+        self.read.extend(other.read);
+        self.write.extend(other.write);
+        self.execute.extend(other.execute);
+        self.bind_ports.extend(other.bind_ports);
+        self.connect_ports.extend(other.connect_ports);
+        self.connect_ports_at_start.extend(other.connect_ports_at_start);
+        self.allow_exec |= other.allow_exec;
+        self.allow_netlink |= other.allow_netlink;
+        self
+    }
+
+    fn reach(&mut self, custody: &CustodyConfig) {
+        match custody {
+            CustodyConfig::File(file) => {
+                self.read_replaceable(&file.path);
+                self.read_replaceable(&file.passphrase_file);
+            }
+            CustodyConfig::Pkcs11(token) => {
+                self.read_replaceable(&token.pin_file);
+                // A bare name is left to the dynamic linker.
+                if token.module.components().count() > 1 {
+                    self.read_replaceable(&token.module);
+                }
+                if is_softhsm(&token.module) {
+                    self.allow_softhsm();
+                }
+            }
+            CustodyConfig::AwsKms(kms) => aws::allow_start(self, &kms.access()),
+            CustodyConfig::AwsSecretsManager(secret) => aws::allow_start(self, &secret.access()),
+        }
     }
 
     /// SoftHSM is files: its configuration, and the folder of its tokens, which may be moved away and back.

@@ -12,13 +12,15 @@ use cryptoki::{
     slot::{Slot, TokenInfo},
     types::AuthPin,
 };
-use zeroize::Zeroizing;
 
 use super::{
     error::{CallError, name},
     uri::TokenUri,
 };
-use crate::custody::files;
+use crate::{
+    custody::files::{self, SecretLine},
+    harden::memory::on_clean_stack,
+};
 
 /// The one slot whose token has this address.
 pub fn find_token(library: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), CallError> {
@@ -38,7 +40,7 @@ pub fn find_token(library: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo),
 pub struct Pin {
     file: PathBuf,
     /// What the token refused: not tried again, by any session, until the file says something else.
-    refused: Mutex<Option<Zeroizing<String>>>,
+    refused: Mutex<Option<SecretLine>>,
 }
 
 impl Pin {
@@ -63,11 +65,12 @@ impl Pin {
             return Err(CallError::refused(format!("token {label} is not touched: {why}")));
         }
         let pin = files::read_secret(&self.file, "PIN file")?;
-        if refused.as_ref() == Some(&pin) {
+        if refused.as_ref().is_some_and(|refused| refused.as_str() == pin.as_str()) {
             let why = format!("it was refused before and is not tried again until {} changes", self.file.display());
             return Err(CallError::refused(format!("wrong PIN for token {label}: {why}")));
         }
-        match session.login(UserType::User, Some(&AuthPin::from(pin.as_str()))) {
+        // What is given to the library is a copy of this call's own, overwritten after it; so is what the library leaves behind.
+        match on_clean_stack(|| session.login(UserType::User, Some(&AuthPin::from(pin.as_str())))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
                 *refused = None;
                 Ok(())
