@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use bitcoin::secp256k1::Secp256k1;
+use bitcoin::secp256k1::{Secp256k1, ecdh::SharedSecret};
 
 use crate::{
     softhsm::in_its_own_process,
@@ -137,6 +137,32 @@ fn the_pace_is_that_of_the_token() {
         assert_eq!(derivations(), "12", "at once");
         hsm.tell("one-at-a-time", "");
         assert_eq!(derivations(), "11", "one after another");
+    });
+}
+
+/// ECDHs that wait for a session are served together: a derivation each, and one more for all of them.
+#[test]
+fn ecdhs_that_wait_share_a_derivation() {
+    in_its_own_process("pkcs11_habits::ecdhs_that_wait_share_a_derivation", |hsm| {
+        const CALLERS: usize = 16;
+        let token = hsm.wrapped_token("one");
+        hsm.tell("slow-derive", "40");
+        hsm.tell("one-at-a-time", "");
+        let custody = token.subject().init().unwrap();
+        let node_id = custody.identity().public_key();
+        hsm.untell("derivations");
+        thread::scope(|scope| {
+            for caller in 0..CALLERS {
+                let identity = custody.identity();
+                scope.spawn(move || {
+                    let ours = key(caller);
+                    let shared = identity.ecdh(&ours.public_key(&Secp256k1::new())).unwrap();
+                    assert_eq!(*shared, SharedSecret::new(&node_id, &ours).secret_bytes());
+                });
+            }
+        });
+        let derivations = hsm.told("derivations").len();
+        assert!((CALLERS + 1..2 * CALLERS).contains(&derivations), "{derivations} derivations for {CALLERS} callers");
     });
 }
 

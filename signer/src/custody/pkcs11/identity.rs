@@ -3,23 +3,28 @@
 use std::sync::Arc;
 
 use bitcoin::secp256k1::{
-    Message, PublicKey, Secp256k1,
+    Message, PublicKey,
     ecdsa::{RecoverableSignature, RecoveryId, Signature},
 };
 use cryptoki::{mechanism::Mechanism, object::ObjectHandle, session::Session};
 
 use super::{
+    batch::Batches,
     ecdh::{self, Pace},
     error::CallError,
     point::{self, Plan},
     worker::{Connection, Workers},
 };
-use crate::custody::{CustodyError, NodeIdentity, SharedSecret};
+use crate::{
+    custody::{CustodyError, NodeIdentity, SharedSecret},
+    keys::secp,
+};
 
 pub struct TokenIdentity {
     pub workers: Arc<Workers>,
     pub node_id: PublicKey,
     pub pace: Pace,
+    pub batches: Arc<Batches>,
 }
 
 impl NodeIdentity for TokenIdentity {
@@ -36,6 +41,7 @@ impl NodeIdentity for TokenIdentity {
     fn ecdh(&self, point: &PublicKey) -> Result<SharedSecret, CustodyError> {
         match point::plan(point, &self.node_id) {
             Plan::Known(product) => Ok(point::shared_secret(&product)),
+            Plan::Ask { .. } if self.pace == Pace::OneAfterAnother => self.batches.shared(&self.workers, *point),
             Plan::Ask { shifted } => ecdh::shared(&self.workers, &self.node_id, *point, shifted, self.pace),
         }
     }
@@ -60,7 +66,7 @@ pub fn sign(
 
 /// r || s as PKCS#11 gives it, made low-S and verified, with the recovery id that leads to `node_id`.
 fn recoverable(raw: &[u8], digest: &[u8; 32], node_id: &PublicKey) -> Option<RecoverableSignature> {
-    let secp = Secp256k1::new();
+    let secp = secp();
     let message = Message::from_digest(*digest);
     let mut signature = Signature::from_compact(raw).ok()?;
     signature.normalize_s();
@@ -73,7 +79,7 @@ fn recoverable(raw: &[u8], digest: &[u8; 32], node_id: &PublicKey) -> Option<Rec
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::secp256k1::SecretKey;
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
 
     use super::*;
 

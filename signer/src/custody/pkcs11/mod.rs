@@ -4,8 +4,9 @@
 //! - [`module`]: the library, of which a process has one; [`worker`]: the threads that own the sessions, and the ladder
 //!   by which they reconnect; [`queue`]: what callers want of them;
 //! - [`probe`]: what the token can do; [`objects`]: the keys and what they have to be; [`provision`]: making them;
-//! - [`identity`]: ECDSA; [`ecdh`]; [`point`]: the arithmetic that gives ECDH its sign; [`seal`]: the seed.
+//! - [`identity`]: ECDSA; [`ecdh`], and [`batch`] for several at once; [`point`]: the arithmetic that gives ECDH its sign; [`seal`]: the seed.
 
+mod batch;
 mod ecdh;
 mod error;
 mod identity;
@@ -128,7 +129,10 @@ impl Pkcs11Backend {
                 let sessions = sessions(config.sessions, limit);
                 workers.add(sessions - 1)?;
                 let pace = if sessions > 1 { ecdh::measure(&workers, node_id)? } else { Pace::OneAfterAnother };
-                Arc::new(TokenIdentity { workers: workers.clone(), node_id: *node_id, pace })
+                {
+                    let workers = workers.clone();
+                    Arc::new(TokenIdentity { workers, node_id: *node_id, pace, batches: Arc::default() })
+                }
             }
             // All that is left to do for the token is to unseal, once.
             false => Arc::new(child_of(&unseal(&workers, &sealed)?, node_id, &path)?),

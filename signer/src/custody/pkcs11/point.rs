@@ -2,11 +2,11 @@
 
 use bitcoin::{
     hashes::{Hash, sha256},
-    secp256k1::{PublicKey, Secp256k1, constants::GENERATOR_X, constants::GENERATOR_Y},
+    secp256k1::{PublicKey, constants::GENERATOR_X, constants::GENERATOR_Y},
 };
 use zeroize::Zeroizing;
 
-use crate::custody::SharedSecret;
+use crate::{custody::SharedSecret, keys::secp};
 
 /// An x coordinate, big-endian, as `CKM_ECDH1_DERIVE` with `CKD_NULL` gives it.
 pub type X = Zeroizing<[u8; 32]>;
@@ -23,7 +23,7 @@ pub fn plan(point: &PublicKey, node_id: &PublicKey) -> Plan {
     match point.combine(&generator()) {
         Ok(shifted) => Plan::Ask { shifted },
         // The sum is the point at infinity.
-        Err(_) => Plan::Known(node_id.negate(&Secp256k1::new())),
+        Err(_) => Plan::Known(node_id.negate(secp())),
     }
 }
 
@@ -31,14 +31,46 @@ pub fn plan(point: &PublicKey, node_id: &PublicKey) -> Plan {
 ///
 /// Of the two points `S` and `-S` with the first x, the right one plus `node_id` has the second.
 pub fn resolve(x: &X, shifted_x: &X, node_id: &PublicKey) -> Option<PublicKey> {
-    let candidate = |parity: u8| {
-        let mut bytes = Zeroizing::new([parity; 33]);
-        bytes[1..].copy_from_slice(x.as_slice());
-        PublicKey::from_slice(bytes.as_slice()).ok()
-    };
     // A sum at infinity has no x, so that candidate is not the one: P + G was a point, and so is k times it.
     let fits = |point: &PublicKey| point.combine(node_id).is_ok_and(|sum| sum.serialize()[1..] == shifted_x[..]);
-    [0x02, 0x03].into_iter().filter_map(candidate).find(fits)
+    [0x02, 0x03].into_iter().filter_map(|parity| with_parity(x, parity)).find(fits)
+}
+
+/// The sum of all points and G; none when it is the point at infinity.
+pub fn shifted_sum(points: &[PublicKey]) -> Option<PublicKey> {
+    let generator = generator();
+    let all: Vec<_> = points.iter().chain([&generator]).collect();
+    PublicKey::combine_keys(&all).ok()
+}
+
+/// `k * P` of each of several points, from the x of each and that of `k` times their shifted sum; none when more than one
+/// choice of signs gives it, or none does.
+pub fn resolve_all(xs: &[X], sum_x: &X, node_id: &PublicKey) -> Option<Vec<PublicKey>> {
+    let secp = secp();
+    let mut products = xs.iter().map(|x| with_parity(x, 0x02)).collect::<Option<Vec<_>>>()?;
+    // What a change of sign adds. In the order of Gray's code only one sign changes from each choice to the next.
+    let mut changes = products.iter().map(|p| Some(p.combine(p).ok()?.negate(secp))).collect::<Option<Vec<_>>>()?;
+    let start: Vec<_> = products.iter().chain([node_id]).collect();
+    let mut sum = PublicKey::combine_keys(&start).ok()?;
+    let mut found = None;
+    for step in 1_u32..=1 << xs.len() {
+        if sum.serialize()[1..] == sum_x[..] && found.replace(products.clone()).is_some() {
+            return None;
+        }
+        let sign = step.trailing_zeros() as usize;
+        if sign < xs.len() {
+            sum = sum.combine(&changes[sign]).ok()?;
+            changes[sign] = changes[sign].negate(secp);
+            products[sign] = products[sign].negate(secp);
+        }
+    }
+    found
+}
+
+fn with_parity(x: &X, parity: u8) -> Option<PublicKey> {
+    let mut bytes = Zeroizing::new([parity; 33]);
+    bytes[1..].copy_from_slice(x.as_slice());
+    PublicKey::from_slice(bytes.as_slice()).ok()
 }
 
 pub fn shared_secret(point: &PublicKey) -> SharedSecret {
@@ -65,7 +97,7 @@ fn generator() -> PublicKey {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::secp256k1::{Scalar, SecretKey, ecdh};
+    use bitcoin::secp256k1::{Scalar, Secp256k1, SecretKey, ecdh};
     use proptest::prelude::*;
 
     use super::*;
@@ -100,6 +132,24 @@ mod tests {
         }
 
         #[test]
+        fn several_points_share_the_question_of_their_signs(key in key(), others in prop::collection::vec(key(), 1..5)) {
+            let secp = Secp256k1::new();
+            let node_id = key.public_key(&secp);
+            let points: Vec<_> = others.iter().map(|other| other.public_key(&secp)).collect();
+            let xs: Vec<_> = points.iter().map(|point| x_of(&key, point)).collect();
+            let Some(sum) = shifted_sum(&points) else { return Ok(()) };
+            let right: Vec<_> = points.iter().map(|p| p.mul_tweak(&secp, &Scalar::from(key)).unwrap()).collect();
+            prop_assert_eq!(resolve_all(&xs, &x_of(&key, &sum), &node_id), Some(right));
+            // One false answer among them.
+            for wrong in 0..xs.len() {
+                let mut xs = xs.clone();
+                xs[wrong] = x_of(&others[wrong], &points[wrong]);
+                prop_assert_eq!(resolve_all(&xs, &x_of(&key, &sum), &node_id), None);
+            }
+            prop_assert_eq!(resolve_all(&xs, &x_of(&others[0], &sum), &node_id), None);
+        }
+
+        #[test]
         fn answers_of_another_key_are_noticed(key in key(), other in key(), stranger in key()) {
             let secp = Secp256k1::new();
             let (point, node_id) = (other.public_key(&secp), key.public_key(&secp));
@@ -123,6 +173,35 @@ mod tests {
                 assert_eq!(ecdh_by_x(&key, &point).map(|s| *s), Some(right));
             }
         }
+    }
+
+    /// Points whose signs the sum cannot tell, or that have no sum: never a guess.
+    #[test]
+    fn related_points_give_no_answer_or_the_right_one() {
+        let secp = Secp256k1::new();
+        let [key, a, b] = [3, 5, 7].map(|byte| SecretKey::from_slice(&[byte; 32]).unwrap());
+        let (node_id, g) = (key.public_key(&secp), generator());
+        let (a, b) = (a.public_key(&secp), b.public_key(&secp));
+        let minus = |point: &PublicKey| point.negate(&secp);
+        let ab = a.combine(&b).unwrap();
+        let sets = [
+            vec![a, a],
+            vec![a, minus(&a)],
+            vec![a, b, minus(&ab)],
+            vec![a, minus(&a.combine(&g).unwrap())],
+            vec![g, a],
+        ];
+        let mut answered = 0;
+        for points in sets {
+            let xs: Vec<_> = points.iter().map(|point| x_of(&key, point)).collect();
+            let Some(sum) = shifted_sum(&points) else { continue };
+            let Some(products) = resolve_all(&xs, &x_of(&key, &sum), &node_id) else { continue };
+            answered += 1;
+            for (product, point) in products.iter().zip(&points) {
+                assert_eq!(*product, point.mul_tweak(&secp, &Scalar::from(key)).unwrap());
+            }
+        }
+        assert_eq!(answered, 2, "twice the same point, and G with another, have an answer");
     }
 
     #[test]

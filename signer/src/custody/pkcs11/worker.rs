@@ -66,7 +66,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a worker without a session leaves the work to those that have one.
 const ASIDE: Duration = Duration::from_millis(500);
 
-type Answer<T> = mpsc::Receiver<Result<T, CallError>>;
+pub type Answer<T> = mpsc::Receiver<Result<T, CallError>>;
 
 impl Workers {
     pub fn start(access: Access, timeout: Duration) -> Result<Self, CustodyError> {
@@ -104,7 +104,7 @@ impl Workers {
         &self,
         work: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CustodyError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         let answer = self.submit(deadline, work);
         self.wait(deadline, &answer)
     }
@@ -115,12 +115,18 @@ impl Workers {
         one: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
         other: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
     ) -> Result<(T, T), CustodyError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         let (one, other) = (self.submit(deadline, one), self.submit(deadline, other));
         Ok((self.wait(deadline, &one)?, self.wait(deadline, &other)?))
     }
 
-    fn submit<T: Send + 'static>(
+    /// That of a call that begins now.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// As `call`, without waiting: the answer comes by [`Self::wait`].
+    pub fn submit<T: Send + 'static>(
         &self,
         deadline: Instant,
         work: impl Fn(&Connection, &Entered<'_>) -> Result<T, CallError> + Send + 'static,
@@ -140,7 +146,7 @@ impl Workers {
         answered
     }
 
-    fn wait<T>(&self, deadline: Instant, answer: &Answer<T>) -> Result<T, CustodyError> {
+    pub fn wait<T>(&self, deadline: Instant, answer: &Answer<T>) -> Result<T, CustodyError> {
         let named = |error| match error {
             CustodyError::Unavailable(what) => CustodyError::Unavailable(format!("{}: {what}", self.access.uri)),
             wrong => wrong,
