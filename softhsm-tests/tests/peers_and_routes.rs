@@ -51,7 +51,7 @@ async fn backup(scene: &Scene) -> Result<Vec<v1::ChannelBackupEntry>> {
 }
 
 async fn peer(scene: &Scene, of: &Counterparty) -> Result<Option<v1::Peer>> {
-    let ask = async |mut client: Client| client.list_peers(v1::ListPeersRequest {}).await;
+    let ask = async |mut client: Client| client.list_peers(v1::ListPeersRequest::default()).await;
     let peers = scene.operator().ask("our peers", PROMPT, ask).await?.peers;
     Ok(peers.into_iter().find(|peer| peer.node_id == of.node_id().to_string()))
 }
