@@ -79,6 +79,7 @@ impl Memory {
                 })
                 .collect(),
             kv: self.kv.clone(),
+            ..Loaded::default()
         }
     }
 }

@@ -151,3 +151,33 @@ async fn whether_something_is_paid_is_not_asked_of_a_hot_standby() {
     assert!(matches!(leaders.payment_in([1; 32], Direction::Outbound).await, Err(ReadError::Unavailable(_))));
     assert!(matches!(leaders.payment_key("a").await, Err(ReadError::Unavailable(_))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_ldk_tells_of_again_is_known_at_load_and_keeps_its_parts() {
+    let server = Server::quick().await;
+    let (_leadership, store) = open(&server.config()).await;
+    let part = PaymentPart {
+        part_id: [6; 32],
+        payment_id: [1; 32],
+        direction: Direction::Inbound,
+        failure: None,
+        channel: None,
+        hops: Vec::new(),
+        amount_msat: 1000,
+        fee_msat: 0,
+        held_ms: None,
+        failed_channel: None,
+    };
+    let received = payment(1, Direction::Inbound, PaymentStatus::Succeeded);
+    for _ in 0..2 {
+        store.commit(&batch(vec![Effect::Payment(received.clone()), Effect::PaymentPart(part.clone())])).await.unwrap();
+    }
+    let others = [
+        payment(2, Direction::Inbound, PaymentStatus::Pending),
+        payment(3, Direction::Outbound, PaymentStatus::Succeeded),
+    ];
+    store.commit(&batch(others.into_iter().map(Effect::Payment).collect())).await.unwrap();
+    assert_eq!(store.load().await.unwrap().received, [[1; 32]].into());
+    let parts = "SELECT count(*) FROM holdfast_public.payment_parts";
+    assert_eq!(server.admin().await.query_one(parts, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
