@@ -9,8 +9,8 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (2, "commit_batch", include_str!("migrations/0002_commit_batch.sql")),
     (3, "public_views", include_str!("migrations/0003_public_views.sql")),
     (4, "payments_parts_keys_offers", include_str!("migrations/0004_payments_parts_keys_offers.sql")),
-    (6, "channel_backups", include_str!("migrations/0006_channel_backups.sql")),
-    (7, "events", include_str!("migrations/0007_events.sql")),
+    (5, "channel_backups", include_str!("migrations/0005_channel_backups.sql")),
+    (6, "events", include_str!("migrations/0006_events.sql")),
 ];
 
 /// Any fixed number, shared by all that change the schema.
