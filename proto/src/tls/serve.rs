@@ -1,7 +1,9 @@
 //! The server's side: a stream of connections that have shown who they are.
 
 use std::{
+    collections::{HashMap, VecDeque},
     io,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -11,7 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -67,19 +69,48 @@ impl Connected for TlsIncoming {
 pub(super) const PING_EVERY: Duration = Duration::from_secs(2);
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(3);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// Strangers who connect and say nothing can hold this many places for one deadline each, and no memory beyond that.
+/// Beyond so many, each new connection takes the place of one: strangers who connect and say nothing get no more memory than
+/// that, and keep nobody else out.
 const HANDSHAKES_AT_ONCE: usize = 256;
+
+/// Connections whose handshakes are under way, the oldest first.
+#[derive(Default)]
+struct Pending(VecDeque<(IpAddr, AbortHandle)>);
+
+impl Pending {
+    /// Makes room at the cost of the address that holds most places: its oldest connection ends.
+    fn add(&mut self, address: IpAddr, handshake: AbortHandle) {
+        self.0.retain(|(_, handshake)| !handshake.is_finished());
+        if self.0.len() >= HANDSHAKES_AT_ONCE
+            && let Some(index) = costliest(self.0.iter().map(|(address, _)| *address))
+            && let Some((address, handshake)) = self.0.remove(index)
+        {
+            handshake.abort();
+            tracing::debug!(%address, "too many handshakes at once: ended the oldest of this address");
+        }
+        self.0.push_back((address, handshake));
+    }
+}
+
+/// Where the address that occurs most often occurs first.
+fn costliest(addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<usize> {
+    let mut held = HashMap::<IpAddr, usize>::new();
+    addresses.clone().for_each(|address| *held.entry(address).or_default() += 1);
+    let most = held.values().copied().max()?;
+    addresses.clone().position(|address| held.get(&address) == Some(&most))
+}
 
 async fn accept(listener: TcpListener, credentials: Credentials, ready: mpsc::Sender<io::Result<TlsIncoming>>) {
     let mut handshakes = JoinSet::new();
+    let mut pending = Pending::default();
     loop {
         tokio::select! {
             () = ready.closed() => return,
             Some(_) = handshakes.join_next(), if !handshakes.is_empty() => {}
-            accepted = listener.accept(), if handshakes.len() < HANDSHAKES_AT_ONCE => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {
                     let (acceptor, ready) = (TlsAcceptor::from(credentials.server_config()), ready.clone());
-                    handshakes.spawn(async move {
+                    let handshake = handshakes.spawn(async move {
                         match time::timeout(HANDSHAKE_DEADLINE, shake_hands(tcp, acceptor)).await {
                             // A closed channel means that the server is shutting down: the connection is simply dropped.
                             Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
@@ -87,6 +118,7 @@ async fn accept(listener: TcpListener, credentials: Credentials, ready: mpsc::Se
                             Err(_) => tracing::warn!(%address, "a connection did not finish its handshake in time"),
                         }
                     });
+                    pending.add(address.ip(), handshake);
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes when connections end.

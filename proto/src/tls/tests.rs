@@ -13,7 +13,7 @@ use rcgen::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
 };
 use tonic::{Request, Response, Status};
@@ -156,8 +156,11 @@ async fn silent_and_noisy_strangers_hold_up_nobody() {
     let ca = Ca::new("d");
     let server = Echo::start(ca.leaf(&["spiffe://d/signer/s"])).await;
     let mut silent = Vec::new();
-    for _ in 0..32 {
-        silent.push(TcpStream::connect(&server.endpoint).await.unwrap());
+    // More than the handshakes that are under way at once, and from another address.
+    for _ in 0..300 {
+        let stranger = TcpSocket::new_v4().unwrap();
+        stranger.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(stranger.connect(server.endpoint.parse().unwrap()).await.unwrap());
     }
     for _ in 0..8 {
         let mut noisy = TcpStream::connect(&server.endpoint).await.unwrap();

@@ -132,6 +132,8 @@ impl Shared {
         &self,
         look: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], (u64, &'static [u8])>) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
+        // Whoever does not know whether his write failed reads before he writes again.
+        self.reopen()?;
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let database = open.as_ref().ok_or_else(|| StoreError::Unavailable("closed after a failed write".into()))?;
         let read = || look(&database.begin_read()?.open_table(RECORDS)?);
@@ -142,7 +144,7 @@ impl Shared {
     fn write(&self, batch: &[Waiting]) -> Vec<Result<(), StoreError>> {
         let written = self.try_write(batch);
         written.unwrap_or_else(|error| {
-            // What redb holds in memory may now differ from the file: forget it, open again at the next write.
+            // What redb holds in memory may now differ from the file: forget it, open again at the next use.
             if self.path.is_some() {
                 *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
             }
@@ -179,6 +181,9 @@ impl Shared {
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
+        if self.open.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(());
+        }
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some(path)) = (slot.as_ref(), &self.path) {
             *slot = Some(open(path)?);
