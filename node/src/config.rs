@@ -15,9 +15,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     chain::BitcoindAuth,
-    operators::Operators,
     lightning::acceptance::{self, Acceptance},
     net::{self, TorConfig, fetch::FetchUrl},
+    operators::Operators,
     store::postgres::{PgConfig, PgTls},
 };
 
@@ -430,7 +430,21 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors_in_every_table() {
-        for table in ["[tls]", "[postgres]", "[signer]", "[bitcoind]", "[channels]", "[peers]", "[tor]", "[gossip]", "[api]", "[health]", "[operators]", "[events]", "[telemetry]"] {
+        for table in [
+            "[tls]",
+            "[postgres]",
+            "[signer]",
+            "[bitcoind]",
+            "[channels]",
+            "[peers]",
+            "[tor]",
+            "[gossip]",
+            "[api]",
+            "[health]",
+            "[operators]",
+            "[events]",
+            "[telemetry]",
+        ] {
             let error = changed(table, &format!("{table}\nsurprise = 1")).unwrap_err();
             assert!(error.contains("surprise"), "{table}: {error}");
         }

@@ -37,8 +37,8 @@ use crate::{
         peers,
         records::{self, payment_message},
     },
-    operators::Operators,
     net::Outbound,
+    operators::Operators,
     store::{
         Loaded,
         measured::{CommitTimes, Measured},
