@@ -8,7 +8,7 @@ use super::read::{PgReader, ReadError, unsigned};
 use super::session::Failure;
 use super::{from_bigint, to_bigint};
 
-/// One event. `subject` is what its trigger in migration 7 wrote.
+/// One event. `subject` is what its trigger in migration 6 wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRow {
     /// The cursor.
