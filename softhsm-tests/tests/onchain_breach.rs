@@ -1,9 +1,10 @@
-//! A counterparty that publishes a state which it has revoked loses all of it, HTLCs included, even while our leader dies.
+//! A counterparty that publishes a state which it has revoked loses all of it, HTLCs included, even while our leader
+//! dies, and even if the chain takes back the punishment.
 
 use std::{fs, path::Path};
 
 use bitcoin::{OutPoint, Transaction};
-use holdfast_local::{Counterparty, Deployment, Outcome};
+use holdfast_local::{Counterparty, Deployment, Outcome, Probe};
 use holdfast_softhsm_tests::{
     PROMPT, Scene,
     onchain::{ANCHOR_SAT, Held, Ledger, outpoint},
@@ -11,17 +12,32 @@ use holdfast_softhsm_tests::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p6_a_breach_with_htlcs_is_punished_while_leaders_die() {
-    punished(true).await;
+    punished(true, Meanwhile::LeadersDie).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p6_a_breach_with_htlcs_is_punished_on_a_static_remote_key_channel() {
-    punished(false).await;
+    punished(false, Meanwhile::LeadersDie).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_breach_stays_punished_when_six_blocks_are_taken_back() {
+    punished(true, Meanwhile::BlocksAreTakenBack).await;
+}
+
+/// What happens while justice is done.
+#[derive(Clone, Copy, PartialEq)]
+enum Meanwhile {
+    LeadersDie,
+    /// First with the breach in them, then with the justice; and a leader dies between the two.
+    BlocksAreTakenBack,
+}
+
+const SIX: u32 = 6;
 
 /// Bob goes back to a state in which an HTLC is in flight in each direction, publishes it while we are away, and claims
 /// the one that he can.
-async fn punished(anchors: bool) {
+async fn punished(anchors: bool, meanwhile: Meanwhile) {
     let names = ["alice", "bob"];
     let builder = Deployment::builder().replicas(2).counterparties(&names).durable(false);
     let builder = if anchors { builder } else { builder.without_anchors(&names) };
@@ -68,12 +84,40 @@ async fn punished(anchors: bool) {
     for replica in scene.replicas() {
         replica.start().await.unwrap();
     }
-    // Dead before it could do much, and dead with its first justice transaction in the mempool.
-    scene.take_over().await.unwrap();
     let offered = output(&breach, from_bob.amount_sat + 1);
-    scene.unconfirmed_spender("justice", offered).await.unwrap();
-    scene.take_over().await.unwrap();
-    scene.mine(1).await.unwrap();
+    match meanwhile {
+        Meanwhile::LeadersDie => {
+            // Dead before it could do much, and dead with its first justice transaction in the mempool.
+            scene.take_over().await.unwrap();
+            scene.unconfirmed_spender("justice", offered).await.unwrap();
+            scene.take_over().await.unwrap();
+            scene.mine(1).await.unwrap();
+        }
+        Meanwhile::BlocksAreTakenBack => {
+            // What he claimed stays as it is: he would replace it.
+            bob.halt().await.unwrap();
+            scene.unconfirmed_spender("justice", offered).await.unwrap();
+            scene.mine(SIX - 2).await.unwrap();
+            scene.bitcoind().reorganise(SIX).await.unwrap();
+            scene.synced().await.unwrap();
+            assert!(scene.bitcoind().is_unspent(funding).await.unwrap(), "the breach was taken back");
+            scene.mine(1).await.unwrap();
+            assert!(!scene.bitcoind().is_unspent(funding).await.unwrap(), "the breach is back");
+            scene.take_over().await.unwrap();
+            let punished = async || {
+                scene.mine(1).await?;
+                let left = scene.bitcoind().is_unspent(offered).await?;
+                Ok(Probe::when(!left, (), || "not yet".into()))
+            };
+            scene.wait_for("justice again", PROMPT, punished).await.unwrap();
+            scene.mine(SIX - 1).await.unwrap();
+            scene.bitcoind().reorganise(SIX).await.unwrap();
+            scene.synced().await.unwrap();
+            scene.take_over().await.unwrap();
+            scene.unconfirmed_spender("justice once more", offered).await.unwrap();
+            scene.mine(1).await.unwrap();
+        }
+    }
     scene.until_home(3, |balance| balance.lightning_sat < before.lightning_sat).await.unwrap();
 
     let after = scene.balance().await.unwrap();

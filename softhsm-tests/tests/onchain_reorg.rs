@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use bitcoin::{Amount, OutPoint, Transaction};
-use holdfast_local::{Deployment, Probe};
-use holdfast_proto::node::v1;
+use holdfast_local::{Client, Counterparty, Deployment, Probe};
+use holdfast_proto::node::v1::{self, PaymentStatus};
 use holdfast_softhsm_tests::{
     PROMPT, Scene,
     onchain::{ANCHOR_SAT, Ledger, mempool, outpoint},
@@ -13,7 +13,39 @@ const SIX: u32 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p6_a_reorganisation_of_six_blocks_at_each_stage_loses_nothing() {
-    let scene = Scene::of(Deployment::builder().replicas(2).counterparties(&["alice"]).durable(false)).await.unwrap();
+    reorganised(true, Htlc::TimesOut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_reorganisation_of_six_blocks_around_an_htlc_success_loses_nothing() {
+    reorganised(true, Htlc::Succeeds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_reorganisation_of_six_blocks_loses_nothing_of_a_static_remote_key_channel() {
+    reorganised(false, Htlc::Succeeds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_reorganisation_of_six_blocks_around_a_timeout_loses_nothing_of_a_static_remote_key_channel() {
+    reorganised(false, Htlc::TimesOut).await;
+}
+
+/// What is in flight when the channel closes.
+#[derive(Clone, Copy, PartialEq)]
+enum Htlc {
+    /// We pay, and nobody claims it.
+    TimesOut,
+    /// We are paid, and know the preimage.
+    Succeeds,
+}
+
+const HTLC_SAT: u64 = 31_000;
+
+async fn reorganised(anchors: bool, kind: Htlc) {
+    let builder = Deployment::builder().replicas(2).counterparties(&["alice"]).durable(false);
+    let builder = if anchors { builder } else { builder.without_anchors(&["alice"]) };
+    let scene = Scene::of(builder).await.unwrap();
     let alice = scene.alice();
     scene.fund_all(2, Amount::from_sat(5_000_000)).await.unwrap();
 
@@ -42,7 +74,10 @@ async fn p6_a_reorganisation_of_six_blocks_at_each_stage_loses_nothing() {
     let funding = outpoint(&channel.funding_outpoint).unwrap();
     let before = scene.balance().await.unwrap();
     let since = scene.bitcoind().height().await.unwrap();
-    let held = scene.hold_ours(alice, 31_000).await.unwrap();
+    match kind {
+        Htlc::TimesOut => drop(scene.hold_ours(alice, HTLC_SAT).await.unwrap()),
+        Htlc::Succeeds => pays_and_is_gone(&scene, alice).await,
+    }
     scene.in_flight(1).await.unwrap();
 
     // The commitment, deep enough for LDK to rely on it; the mempool forgets it, and the next block has us send it again.
@@ -55,15 +90,15 @@ async fn p6_a_reorganisation_of_six_blocks_at_each_stage_loses_nothing() {
     again(&scene, funding, &commitment).await;
 
     // The HTLC's second stage.
-    let htlc = output(&commitment, held.amount_sat);
-    let timeout = spent_six_deep(&scene, "our HTLC-timeout", htlc).await;
+    let htlc = output(&commitment, HTLC_SAT);
+    let second = spent_six_deep(&scene, "our HTLC transaction", htlc).await;
     taken_back(&scene).await.unwrap();
     scene.take_over().await.unwrap();
-    again(&scene, htlc, &timeout).await;
+    again(&scene, htlc, &second).await;
 
     // The sweep of what it left, by whichever leader there is. That of our side of the commitment came before it.
-    let at = timeout.input.iter().position(|input| input.previous_output == htlc).unwrap();
-    let delayed = OutPoint { txid: timeout.compute_txid(), vout: at as u32 };
+    let at = second.input.iter().position(|input| input.previous_output == htlc).unwrap();
+    let delayed = OutPoint { txid: second.compute_txid(), vout: at as u32 };
     spent_six_deep(&scene, "the sweep", delayed).await;
     taken_back(&scene).await.unwrap();
     scene.take_over().await.unwrap();
@@ -79,11 +114,37 @@ async fn p6_a_reorganisation_of_six_blocks_at_each_stage_loses_nothing() {
         all.map(|(output, _)| output.value.to_sat()).filter(|value| (*value == ANCHOR_SAT) == anchor).sum()
     };
     let commitment_fee = ledger.fee(&commitment).unwrap();
-    assert_eq!(taken(false) + commitment_fee, before.lightning_sat, "all that the channel held for us");
+    let received = if kind == Htlc::Succeeds { HTLC_SAT } else { 0 };
+    assert_eq!(taken(false) + commitment_fee, before.lightning_sat + received, "all that the channel held for us");
     let fees = ledger.our_fees().unwrap();
     assert_eq!(after.onchain_confirmed_sat + fees, before.onchain_confirmed_sat + taken(false) + taken(true));
     assert!(fees < 40_000, "{fees} sat of fees");
-    println!("{fees} sat of fees");
+    println!("anchors: {anchors}; {fees} sat of fees");
+}
+
+/// Alice pays us and goes away before she could be told the preimage, which is known here.
+async fn pays_and_is_gone(scene: &Scene, alice: &Counterparty) {
+    let (_, mut client) = scene.leader().await.unwrap();
+    let request = v1::CreateInvoiceRequest {
+        amount_msat: Some(HTLC_SAT * 1000),
+        description: "held".into(),
+        hold: true,
+        final_cltv_delta: 144,
+        ..Default::default()
+    };
+    let invoice = client.create_invoice(request).await.unwrap().into_inner();
+    alice.pay(&invoice.invoice).await.unwrap();
+    let held = async || {
+        let request = v1::GetPaymentRequest { payment_hash: invoice.payment_hash.clone() };
+        let ask = async |mut client: Client| client.get_payment(request.clone()).await;
+        let payment = scene.operator().ask("the payment", PROMPT, ask).await?;
+        Ok(Probe::when(payment.status() == PaymentStatus::Accepted, (), || format!("{payment:?}")))
+    };
+    scene.wait_for("the payment to be held", PROMPT, held).await.unwrap();
+    alice.halt().await.unwrap();
+    let request = v1::SettleInvoiceRequest { payment_hash: invoice.payment_hash.clone(), ..Default::default() };
+    let payment = client.settle_invoice(request).await.unwrap().into_inner();
+    assert_eq!(payment.status(), PaymentStatus::Succeeded, "{payment:?}");
 }
 
 async fn taken_back(scene: &Scene) -> Result<()> {
