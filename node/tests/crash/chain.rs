@@ -1,7 +1,8 @@
-//! A chain of blocks and one mempool that keeps whatever came first.
+//! A chain of blocks, which may be reorganised, and one mempool that keeps whatever came first.
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{Arc, Mutex},
 };
 
@@ -17,6 +18,10 @@ pub struct Chain {
     known: HashMap<Txid, Known>,
     spent: HashMap<OutPoint, Txid>,
     faucet: u32,
+    /// The parents of the blocks that were undone, by the hash of each.
+    undone: HashMap<BlockHash, BestBlock>,
+    /// How often the chain was reorganised: what makes the blocks of each branch others.
+    branch: u32,
 }
 
 struct Known {
@@ -27,7 +32,8 @@ struct Known {
 impl Chain {
     pub fn new() -> Self {
         let blocks = vec![genesis_block(Network::Regtest)];
-        Self { blocks, mempool: vec![], known: HashMap::new(), spent: HashMap::new(), faucet: 0 }
+        let undone = HashMap::new();
+        Self { blocks, mempool: vec![], known: HashMap::new(), spent: HashMap::new(), faucet: 0, undone, branch: 0 }
     }
 
     pub fn height(&self) -> u32 {
@@ -35,7 +41,19 @@ impl Chain {
     }
 
     pub fn tip(&self) -> BestBlock {
-        BestBlock::new(self.block(self.height()).block_hash(), self.height())
+        self.at(self.height())
+    }
+
+    fn at(&self, height: u32) -> BestBlock {
+        BestBlock::new(self.hash(height), height)
+    }
+
+    /// The last block that a node whose tip is `tip` has in common with the chain.
+    pub fn fork_point(&self, mut tip: BestBlock) -> BestBlock {
+        while tip.height > self.height() || self.hash(tip.height) != tip.block_hash {
+            tip = self.undone[&tip.block_hash];
+        }
+        tip
     }
 
     pub fn block(&self, height: u32) -> &Block {
@@ -102,15 +120,63 @@ impl Chain {
 
     /// Puts the whole mempool into a block.
     pub fn mine(&mut self) {
+        self.mine_some(|| true);
+    }
+
+    /// Undoes the last `depth` blocks, and mines one more in their place. What was in them finds its way into the new ones, sooner
+    /// or later, as `take` says; none of it is replaced by something else.
+    pub fn reorganise(&mut self, depth: u32, mut take: impl FnMut() -> bool) {
+        let kept = self.height() - depth;
+        for height in kept + 1..=self.height() {
+            self.undone.insert(self.hash(height), self.at(height - 1));
+        }
+        let undone: Vec<_> = self.blocks.drain(kept as usize + 1..).flat_map(|block| block.txdata).collect();
+        for tx in &undone {
+            if let Some(known) = self.known.get_mut(&tx.compute_txid()) {
+                known.height = None;
+            }
+        }
+        // Parents first, as before.
+        let later = mem::replace(&mut self.mempool, undone);
+        self.mempool.extend(later);
+        self.branch += 1;
+        (0..=depth).for_each(|_| self.mine_some(&mut take));
+    }
+
+    /// Whether a transaction may be in the next block: its parents are in one, and its locktimes are over.
+    fn minable(&self, tx: &Transaction, next: u32) -> bool {
+        let locked = |input: &TxIn| match tx.lock_time {
+            LockTime::Blocks(height) => input.sequence != Sequence::MAX && height.to_consensus_u32() >= next,
+            LockTime::Seconds(_) => false,
+        };
+        tx.input.iter().all(|input| {
+            let parent = input.previous_output.txid;
+            let waits = match input.sequence.to_relative_lock_time() {
+                Some(relative::LockTime::Blocks(blocks)) => u32::from(blocks.value()),
+                _ => 0,
+            };
+            let height =
+                if parent == faucet() { Some(0) } else { self.known.get(&parent).and_then(|known| known.height) };
+            !locked(input) && height.is_some_and(|height| height + waits <= next)
+        })
+    }
+
+    fn mine_some(&mut self, mut take: impl FnMut() -> bool) {
         let height = self.height() + 1;
         let mut block = genesis_block(Network::Regtest);
         block.header.prev_blockhash = self.hash(self.height());
         block.header.time = 1_700_000_000 + height * 600;
+        block.header.nonce = self.branch;
         block.header.merkle_root = TxMerkleNode::all_zeros();
-        block.txdata = std::mem::take(&mut self.mempool);
-        for tx in &block.txdata {
-            if let Some(known) = self.known.get_mut(&tx.compute_txid()) {
-                known.height = Some(height);
+        block.txdata.clear();
+        for tx in mem::take(&mut self.mempool) {
+            if self.minable(&tx, height) && take() {
+                if let Some(known) = self.known.get_mut(&tx.compute_txid()) {
+                    known.height = Some(height);
+                }
+                block.txdata.push(tx);
+            } else {
+                self.mempool.push(tx);
             }
         }
         self.blocks.push(block);
@@ -119,6 +185,10 @@ impl Chain {
     /// Whether a transaction is in the mempool or a block.
     pub fn knows(&self, txid: &Txid) -> bool {
         self.known.contains_key(txid)
+    }
+
+    pub fn height_of(&self, txid: &Txid) -> Option<u32> {
+        self.known.get(txid).and_then(|known| known.height)
     }
 
     pub fn spender(&self, outpoint: &OutPoint) -> Option<&Transaction> {

@@ -15,6 +15,12 @@ pub struct Figures {
     pub cooperative: u64,
     pub cooperative_seen_on_chain: u64,
     pub forced: u64,
+    /// Closes by force that a crash lost.
+    pub orders_repeated: u64,
+    pub reorganisations: u64,
+    pub blocks_undone: u64,
+    /// Calls that the signer answered.
+    pub signer_calls: u64,
 }
 
 impl Figures {
@@ -30,6 +36,10 @@ impl Figures {
         self.cooperative += other.cooperative;
         self.cooperative_seen_on_chain += other.cooperative_seen_on_chain;
         self.forced += other.forced;
+        self.orders_repeated += other.orders_repeated;
+        self.reorganisations += other.reorganisations;
+        self.blocks_undone += other.blocks_undone;
+        self.signer_calls += other.signer_calls;
     }
 }
 
@@ -41,6 +51,8 @@ pub struct Plan {
     pub steps: u32,
     /// One step in so many is a crash, roughly.
     pub crash_every: u64,
+    /// Whether our node's keys are in the signer, behind its rules; else they are LDK's own.
+    pub signer: bool,
     /// Whether channels are closed by force as well.
     pub force_closes: bool,
     /// How often a channel is opened, and how often one is closed, in a thousand steps.

@@ -162,6 +162,11 @@ impl<K: Keys> Node<K> {
         self.manager.block_connected(block, height);
     }
 
+    pub fn disconnect(&self, fork: BestBlock) {
+        self.monitors.blocks_disconnected(fork);
+        self.manager.blocks_disconnected(fork);
+    }
+
     /// What a node does once a minute: gives up on payments whose other parts never came, among other things.
     pub fn tick(&self) {
         self.manager.timer_tick_occurred();

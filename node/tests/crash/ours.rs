@@ -130,18 +130,28 @@ impl<K: Keys> Ours<K> {
                     read.iter().map(|read| &read.monitor).collect(),
                 );
                 let manager = Arc::new(load::read_manager(bytes, args)?);
+                // LDK broadcasts meanwhile, which needs the chain.
                 let blocks: Vec<_> = {
                     let chain = chain.lock().unwrap();
                     (0..=chain.height()).map(|height| (height, chain.block(height).clone())).collect()
                 };
+                let fork_point = |tip| chain.lock().unwrap().fork_point(tip);
                 for read in &read {
-                    for (height, block) in &blocks[read.best_block.height as usize + 1..] {
+                    let fork = fork_point(read.best_block);
+                    if fork != read.best_block {
+                        read.monitor.blocks_disconnected(fork, broadcaster.clone(), parts.fees.clone(), &parts.log);
+                    }
+                    for (height, block) in &blocks[fork.height as usize + 1..] {
                         let txdata: Vec<_> = block.txdata.iter().enumerate().collect();
                         let (broadcaster, fees) = (broadcaster.clone(), parts.fees.clone());
                         read.monitor.block_connected(&block.header, &txdata, *height, broadcaster, fees, &parts.log);
                     }
                 }
-                for (height, block) in &blocks[manager.current_best_block().height as usize + 1..] {
+                let (tip, fork) = (manager.current_best_block(), fork_point(manager.current_best_block()));
+                if fork != tip {
+                    manager.blocks_disconnected(fork);
+                }
+                for (height, block) in &blocks[fork.height as usize + 1..] {
                     manager.block_connected(block, *height);
                 }
                 load::start_watching(&monitors, &persister, read)?;

@@ -1,5 +1,6 @@
 //! Three nodes, two links, one chain; and everything that can happen to them, drawn from one seed.
 
+mod blocks;
 mod commits;
 mod events;
 mod links;
@@ -12,6 +13,7 @@ use std::{
 
 use bitcoin::{OutPoint, secp256k1::PublicKey};
 use lightning::{
+    chain::BestBlock,
     ln::{channel_state::ChannelDetails, types::ChannelId},
     sign::KeysManager,
     types::payment::{PaymentHash, PaymentPreimage},
@@ -42,7 +44,7 @@ pub struct World<K: Keys> {
     pub peers: [Node<KeysManager>; 2],
     make_keys: Box<dyn Fn(u64) -> Arc<K>>,
     our_parts: Parts,
-    heights: [u32; 3],
+    tips: [BestBlock; 3],
     links: [Link; 2],
     pub payments: Vec<Payment>,
     pub channels: BTreeMap<[u8; 32], Channel>,
@@ -129,6 +131,8 @@ impl<K: Keys> World<K> {
         config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = rng.one_in(2);
         config.channel_handshake_config.announce_for_forwarding = rng.one_in(2);
         config.channel_handshake_config.max_inbound_htlc_value_in_flight_percent_of_channel = 100;
+        // The node leaves its destination open until the close; others fix it when they open.
+        config.channel_handshake_config.commit_upfront_shutdown_pubkey = plan.seed.is_multiple_of(2);
         config.channel_handshake_limits.force_announced_channel_preference = false;
         config.manually_accept_inbound_channels = true;
         config.accept_forwards_to_priv_channels = true;
@@ -137,7 +141,7 @@ impl<K: Keys> World<K> {
             log: Arc::new(Log { name: NAMES[place], lines: log.clone(), keep }),
             config: config.clone(),
         };
-        let height = chain.lock().unwrap().height();
+        let tip = chain.lock().unwrap().tip();
         let peers = ENDS.map(|place| {
             let keys = Arc::new(KeysManager::new(&rng.bytes(), 1, place as u32, true));
             let parts = parts(place);
@@ -163,7 +167,7 @@ impl<K: Keys> World<K> {
             peers,
             make_keys: Box::new(make_keys),
             our_parts,
-            heights: [height; 3],
+            tips: [tip; 3],
             links: [link(), link()],
             payments: vec![],
             channels: BTreeMap::new(),
@@ -213,10 +217,11 @@ impl<K: Keys> World<K> {
                 let link = self.rng.below(2) as usize;
                 self.disconnect(link);
             }
-            908..996 => {
+            908..995 => {
                 let link = self.rng.below(2) as usize;
                 self.connect(link);
             }
+            995..996 => self.reorganise(),
             996..999 => self.sync_ours(),
             _ => self.ours.node.monitors.rebroadcast_pending_claims(),
         }
@@ -247,39 +252,6 @@ impl<K: Keys> World<K> {
             }
         }
         self.violations.push("the nodes never come to rest".into());
-    }
-
-    pub fn mine(&mut self) {
-        self.chain.lock().unwrap().mine();
-        for (peer, place) in ENDS.into_iter().enumerate() {
-            self.sync(place);
-            self.settle_peer(peer);
-        }
-        if self.rng.one_in(2) {
-            self.sync_ours();
-        }
-    }
-
-    fn sync_ours(&mut self) {
-        self.sync(OURS);
-    }
-
-    fn sync(&mut self, place: usize) {
-        loop {
-            let next = self.heights[place] + 1;
-            let block = {
-                let chain = self.chain.lock().unwrap();
-                if next > chain.height() {
-                    return;
-                }
-                chain.block(next).clone()
-            };
-            match place {
-                OURS => self.ours.node.connect(&block, next),
-                _ => self.peers[place / 2].connect(&block, next),
-            }
-            self.heights[place] = next;
-        }
     }
 
     fn id(&self, place: usize) -> PublicKey {

@@ -47,10 +47,15 @@ impl<K: Keys> World<K> {
     pub fn crash(&mut self) {
         self.figures.crashes += 1;
         self.our_parts.log.note(|| "--- crash".into());
+        let mut unanswered = vec![];
         for fact in std::mem::take(&mut self.fresh).into_iter().chain(std::mem::take(&mut self.taken)) {
-            if let Fact::Pay(index) = fact {
-                self.payments[index].lost = true;
-                self.figures.lost_before_commit += 1;
+            match fact {
+                Fact::Pay(index) => {
+                    self.payments[index].lost = true;
+                    self.figures.lost_before_commit += 1;
+                }
+                Fact::Order(id, CloseOrder::Forced) => unanswered.push(id),
+                _ => {}
             }
         }
         for link in 0..2 {
@@ -63,6 +68,20 @@ impl<K: Keys> World<K> {
             Ok(ours) => self.ours = ours,
             Err(error) => panic!("our node does not load: {error}"),
         }
-        self.heights[OURS] = self.chain.lock().unwrap().height();
+        self.tips[OURS] = self.chain.lock().unwrap().tip();
+        unanswered.into_iter().for_each(|id| self.repeat(id));
+    }
+
+    /// Who ordered a close by force and had no answer orders it again. There is no other way on: for that close the signer has
+    /// signed our commitment, and what was signed for broadcast it never revokes (`revoke-signed`), whatever became of it.
+    fn repeat(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels_of(OURS).into_iter().find(|channel| channel.channel_id == id) else { return };
+        let (manager, peer) = (&self.ours.node.manager, channel.counterparty.node_id);
+        let why = || "ordered again".to_string();
+        let close = || manager.force_close_broadcasting_latest_txn(&id, &peer, why());
+        if self.ours.queue.with_state(close).is_ok() {
+            self.figures.orders_repeated += 1;
+            self.fresh.push(Fact::Order(id, CloseOrder::Forced));
+        }
     }
 }
