@@ -42,8 +42,7 @@ where
         return Ok(Err(StandError::SchemaTooNew { database, program: migrate::newest() }));
     }
 
-    // Blocks without polling: the server wakes us the moment that the holder's session ends.
-    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    wait_for_lock(client).await?;
     let start = Instant::now();
     let _pulse = heart.pulse(session.clone());
     client.batch_execute("SET lock_timeout = 300; SET statement_timeout = 5000").await?;
@@ -84,6 +83,27 @@ where
     let term = raise(client, replica, signer_term).await?;
     phases.insert("raise-term".to_owned(), raising.elapsed());
     Ok(Ok(Won { term, session, phases }))
+}
+
+/// Waits without polling: the server wakes us the moment that the holder's session ends. But a statement keeps its snapshot
+/// while it waits, and no row that died since can be vacuumed: the database would grow for as long as we stand by. So each
+/// wait is a short one. The timeout is caught in the server, which would log it as an error.
+async fn wait_for_lock(client: &Client) -> Result<(), Failure> {
+    const MINE: &str =
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid())";
+    let wait = format!(
+        "DO $$ BEGIN
+             SET LOCAL lock_timeout = '3s';
+             PERFORM pg_advisory_lock({LOCK});
+         EXCEPTION WHEN lock_not_available THEN NULL;
+         END $$"
+    );
+    loop {
+        client.batch_execute(&wait).await?;
+        if client.query_one(MINE, &[]).await?.try_get(0)? {
+            return Ok(());
+        }
+    }
 }
 
 /// Ends the server processes that the last leader registered: one whose client is frozen in mid-batch holds the leadership

@@ -48,6 +48,26 @@ async fn when_the_leader_dies_exactly_one_standby_takes_over() {
     assert_ne!(name, other);
 }
 
+/// Rows that die while a standby waits must not stay: a database of one busy day would grow for a year.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_waits_does_not_keep_dead_rows_from_the_vacuum() {
+    let server = Server::quick().await;
+    let admin = server.admin().await;
+    let _first = lead(&server.config(), "first").await;
+    let config = server.config();
+    let standby = tokio::spawn(async move { lead(&config, "second").await });
+    until(&admin, ONE_WAITS).await;
+    let row = admin.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap();
+    let now: String = row.get(0);
+    let let_go = format!(
+        "SELECT count(*) = 0 FROM pg_stat_activity
+         WHERE pid <> pg_backend_pid() AND age(backend_xmin) >= age('{now}'::xid)"
+    );
+    until(&admin, &let_go).await;
+    until(&admin, ONE_WAITS).await;
+    standby.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_connection_is_cut_is_superseded_and_fenced() {
     let server = Server::quick().await;
