@@ -163,6 +163,9 @@ fn check_coins(inner: &Inner, coins: &[OutPoint]) -> Result<(), WalletError> {
         if inner.bumping.contains(coin) {
             return refuse("pays for a channel's close");
         }
+        if !inner.is_mature(&found) {
+            return refuse("was mined less than a hundred blocks ago, and cannot be spent yet");
+        }
         if !found.chain_position.is_confirmed() && found.keychain == KeychainKind::External {
             return refuse("is not confirmed, and its sender may take it back");
         }

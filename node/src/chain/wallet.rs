@@ -8,7 +8,8 @@ use std::{
 
 use bdk_wallet::{KeychainKind, LocalOutput, SignOptions, Update, chain::BlockId};
 use bitcoin::{
-    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, WPubkeyHash, hashes::Hash,
+    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, WPubkeyHash,
+    constants::COINBASE_MATURITY, hashes::Hash,
 };
 use lightning::{
     chain::{BestBlock, Listen},
@@ -40,17 +41,29 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// What coin selection must not touch: coins that pay for a close, and unconfirmed ones that others sent and may
-    /// take back. Promised coins the wallet leaves alone by itself.
+    /// What coin selection must not touch: coins that pay for a close, unconfirmed ones that others sent and may take
+    /// back, and what was mined too lately to be spent. Promised coins the wallet leaves alone by itself.
     pub(super) fn unspendable(&self) -> Vec<OutPoint> {
-        let foreign = self.wallet.list_unspent().filter(|coin| !is_sure(coin)).map(|coin| coin.outpoint);
-        self.bumping.iter().copied().chain(foreign).collect()
+        let unsure = |coin: &LocalOutput| !is_sure(coin) || !self.is_mature(coin);
+        let unsure = self.wallet.list_unspent().filter(unsure).map(|coin| coin.outpoint);
+        self.bumping.iter().copied().chain(unsure).collect()
+    }
+
+    /// Whether the next block may spend it: what a block pays its miner, only a hundred blocks later.
+    pub(super) fn is_mature(&self, coin: &LocalOutput) -> bool {
+        let mined = self.wallet.tx_graph().get_tx(coin.outpoint.txid).is_some_and(|tx| tx.is_coinbase());
+        let height = coin.chain_position.confirmation_height_upper_bound();
+        let next = self.wallet.latest_checkpoint().height() + 1;
+        !mined || height.is_some_and(|height| next >= height + COINBASE_MATURITY)
     }
 
     /// What coin selection may use, in all.
     pub(super) fn spendable(&self) -> Amount {
         let usable = |coin: &LocalOutput| {
-            is_sure(coin) && !self.wallet.is_outpoint_locked(coin.outpoint) && !self.bumping.contains(&coin.outpoint)
+            is_sure(coin)
+                && self.is_mature(coin)
+                && !self.wallet.is_outpoint_locked(coin.outpoint)
+                && !self.bumping.contains(&coin.outpoint)
         };
         self.wallet.list_unspent().filter(usable).map(|coin| coin.txout.value).sum()
     }
@@ -80,9 +93,9 @@ fn is_sure(coin: &LocalOutput) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     pub confirmed_sat: u64,
-    /// Received or change, not yet in a block.
+    /// Received or change, not yet in a block; or mined, and not yet mature.
     pub pending_sat: u64,
-    /// What coin selection may use now: confirmed coins and own change, none of it promised to a channel.
+    /// What coin selection may use now: confirmed and mature coins and own change, none of it promised to a channel.
     pub spendable_sat: u64,
 }
 
@@ -184,7 +197,7 @@ impl Wallet {
         let all = inner.wallet.balance();
         Balance {
             confirmed_sat: all.confirmed.to_sat(),
-            pending_sat: (all.trusted_pending + all.untrusted_pending).to_sat(),
+            pending_sat: (all.trusted_pending + all.untrusted_pending + all.immature).to_sat(),
             spendable_sat: inner.spendable().to_sat(),
         }
     }
@@ -293,10 +306,11 @@ impl Wallet {
     /// Coins for fee bumping: confirmed, and not promised to a channel.
     pub fn confirmed_coins(&self) -> Vec<Utxo> {
         let inner = self.lock();
-        let confirmed = inner
-            .wallet
-            .list_unspent()
-            .filter(|coin| coin.chain_position.is_confirmed() && !inner.wallet.is_outpoint_locked(coin.outpoint));
+        let confirmed = inner.wallet.list_unspent().filter(|coin| {
+            coin.chain_position.is_confirmed()
+                && inner.is_mature(coin)
+                && !inner.wallet.is_outpoint_locked(coin.outpoint)
+        });
         confirmed.filter_map(|coin| p2wpkh_utxo(coin.outpoint, &coin.txout)).collect()
     }
 
@@ -386,121 +400,4 @@ impl Destinations {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use bitcoin::{BlockHash, TxIn, TxOut, absolute::LockTime, blockdata::block, constants::genesis_block};
-    use lightning::util::persist::KVStoreSync;
-
-    use super::*;
-
-    pub(in crate::chain) const RECEIVE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/0/*)";
-    pub(in crate::chain) const CHANGE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/1/*)";
-
-    #[derive(Default)]
-    pub(in crate::chain) struct Memory(Mutex<HashMap<KvKey, Vec<u8>>>);
-
-    impl KVStoreSync for Memory {
-        fn read(&self, _: &str, _: &str, _: &str) -> Result<Vec<u8>, lightning::io::Error> {
-            Err(lightning::io::ErrorKind::NotFound.into())
-        }
-        fn write(&self, p: &str, s: &str, k: &str, v: Vec<u8>) -> Result<(), lightning::io::Error> {
-            self.0.lock().unwrap().insert(KvKey { primary: p.into(), secondary: s.into(), key: k.into() }, v);
-            Ok(())
-        }
-        fn remove(&self, p: &str, s: &str, k: &str, _: bool) -> Result<(), lightning::io::Error> {
-            self.0.lock().unwrap().remove(&KvKey { primary: p.into(), secondary: s.into(), key: k.into() });
-            Ok(())
-        }
-        fn list(&self, _: &str, _: &str) -> Result<Vec<String>, lightning::io::Error> {
-            Ok(Vec::new())
-        }
-    }
-
-    pub(in crate::chain) fn open(kv: &Arc<Memory>) -> Wallet {
-        let genesis = genesis_block(Network::Regtest).block_hash();
-        let birthday = BestBlock { block_hash: genesis, height: 0 };
-        let loaded = kv.0.lock().unwrap().clone();
-        Wallet::open(RECEIVE, CHANGE, Network::Regtest, &loaded, birthday, kv.clone()).unwrap()
-    }
-
-    pub(in crate::chain) fn pay(script: ScriptBuf, sat: u64, salt: u32) -> Transaction {
-        Transaction {
-            version: bitcoin::transaction::Version::TWO,
-            lock_time: LockTime::from_consensus(salt),
-            input: vec![TxIn {
-                previous_output: OutPoint { txid: Txid::from_byte_array([7; 32]), vout: salt },
-                ..Default::default()
-            }],
-            output: vec![TxOut { value: Amount::from_sat(sat), script_pubkey: script }],
-        }
-    }
-
-    pub(in crate::chain) fn block(previous: BlockHash, nonce: u32, txdata: Vec<Transaction>) -> Block {
-        let header = block::Header {
-            version: block::Version::TWO,
-            prev_blockhash: previous,
-            merkle_root: bitcoin::TxMerkleNode::all_zeros(),
-            time: 0,
-            bits: bitcoin::CompactTarget::from_consensus(0),
-            nonce,
-        };
-        Block { header, txdata }
-    }
-
-    #[test]
-    fn a_reloaded_wallet_knows_what_the_last_one_did() {
-        let kv = Arc::new(Memory::default());
-        let wallet = open(&kv);
-        let first = wallet.new_address();
-        let genesis = wallet.best_block().block_hash;
-        wallet.block_connected(&block(genesis, 1, vec![pay(first.script_pubkey(), 50_000, 1)]), 1);
-        assert_eq!(wallet.balance().confirmed_sat, 50_000);
-        wallet.build_payment(first.script_pubkey(), Amount::from_sat(10_000), 250, 1, Amount::ZERO).unwrap();
-        assert_eq!(wallet.balance().spendable_sat, 0);
-
-        let again = open(&kv);
-        assert_eq!(again.balance(), wallet.balance());
-        assert_eq!(again.best_block(), wallet.best_block());
-        assert_ne!(again.new_address(), first);
-    }
-
-    #[test]
-    fn coins_promised_to_a_channel_are_not_promised_twice() {
-        let kv = Arc::new(Memory::default());
-        let wallet = open(&kv);
-        let to = wallet.new_address().script_pubkey();
-        let genesis = wallet.best_block().block_hash;
-        wallet.block_connected(&block(genesis, 1, vec![pay(to.clone(), 50_000, 1)]), 1);
-        let psbt = wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1, Amount::ZERO).unwrap();
-        assert!(wallet.build_payment(to.clone(), Amount::from_sat(10_000), 250, 1, Amount::ZERO).is_err());
-        assert!(wallet.confirmed_coins().is_empty());
-        wallet.release(&psbt.unsigned_tx);
-        assert_eq!(wallet.confirmed_coins().len(), 1);
-        wallet.build_payment(to, Amount::from_sat(10_000), 250, 1, Amount::ZERO).unwrap();
-    }
-
-    #[test]
-    fn a_reorganisation_takes_back_what_it_took() {
-        let kv = Arc::new(Memory::default());
-        let wallet = open(&kv);
-        let to = wallet.new_address().script_pubkey();
-        let genesis = wallet.best_block();
-        let stale = block(genesis.block_hash, 1, vec![pay(to.clone(), 50_000, 1)]);
-        wallet.block_connected(&stale, 1);
-        wallet.blocks_disconnected(genesis);
-        let better = block(genesis.block_hash, 2, vec![pay(to, 7_000, 2)]);
-        wallet.block_connected(&better, 1);
-        wallet.block_connected(&block(better.block_hash(), 3, vec![]), 2);
-        assert_eq!(wallet.balance().confirmed_sat, 7_000);
-        assert_eq!(wallet.best_block().height, 2);
-    }
-
-    #[test]
-    fn another_signers_wallet_is_refused() {
-        let kv = Arc::new(Memory::default());
-        open(&kv);
-        let loaded = kv.0.lock().unwrap().clone();
-        let birthday = BestBlock::from_network(Network::Regtest);
-        let swapped = Wallet::open(CHANGE, RECEIVE, Network::Regtest, &loaded, birthday, kv.clone());
-        assert!(matches!(swapped, Err(WalletError::Load(_))));
-    }
-}
+pub(super) mod tests;
