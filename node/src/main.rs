@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    fs::File,
     io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,11 +15,12 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand};
 use holdfast_node::{
     api::{self, Backend, Metrics},
+    chain::BitcoindAuth,
     cli::Exit,
     config::{COMMENTED_DEFAULT, ConfigError, NodeConfig},
     leader::StandError,
     replica::{HandedOver, Replica, ReplicaError},
-    store::postgres::StoreError,
+    store::postgres::{PgTls, StoreError},
 };
 use holdfast_proto::{
     identity::Role,
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
     let config = NodeConfig::load(config)?;
+    find_files(&config)?;
     harden()?;
     let credentials = Credentials::load(&config.tls.certificate, &config.tls.key, &config.tls.ca)?;
     if credentials.identity().role != Role::Replica {
@@ -113,11 +116,32 @@ fn run(config: &Path, log_format: LogFormat) -> Result<(), Failure> {
         .block_on(serve(config, credentials))
 }
 
+/// Files that the configuration names and that nobody makes later must be there at the start. One that goes missing after it
+/// is an outage like that of the part it is for.
+fn find_files(config: &NodeConfig) -> Result<(), Failure> {
+    let mut files = Vec::new();
+    files.extend(config.postgres.password_file.as_ref().map(|file| ("postgres.password_file", file)));
+    if let PgTls::Require { ca_file } = &config.postgres.tls {
+        files.push(("postgres.ca_file", ca_file));
+    }
+    // The cookie is bitcoind's to make, each time it starts.
+    if let BitcoindAuth::Password { file, .. } = &config.bitcoind.auth {
+        files.push(("bitcoind.password_file", file));
+    }
+    for (key, path) in files {
+        if let Err(error) = File::open(path) {
+            let why = format!("{key}: {}: {error}: make this file, or leave the key out", path.display());
+            return Err(Failure { exit: Exit::NoInput, why });
+        }
+    }
+    Ok(())
+}
+
 async fn serve(config: NodeConfig, credentials: Credentials) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let api = bind(config.api.listen).await?;
     let health = match &config.health {
-        Some(health) => Some(bind(health.listen).await?),
+        Some(health) => Some((bind(health.listen).await?, health.names.clone())),
         None => None,
     };
     info!(replica = %credentials.identity().name, network = %config.network, api = %config.api.listen, "standing by");
@@ -135,8 +159,8 @@ async fn serve(config: NodeConfig, credentials: Credentials) -> Result<(), Failu
     let mut servers = JoinSet::new();
     let serving = api::serve(backend.clone(), metrics.clone(), api, credentials, until_stopped());
     servers.spawn(async { serving.await.map_err(|e| format!("operators' API: {e}")) });
-    if let Some(listener) = health {
-        let serving = api::serve_health(backend, metrics, listener, until_stopped());
+    if let Some((listener, names)) = health {
+        let serving = api::serve_health(backend, metrics, listener, names, until_stopped());
         servers.spawn(async { serving.await.map_err(|e| format!("health: {e}")) });
     }
     notify(&[NotifyState::Ready]);
@@ -296,5 +320,26 @@ mod tests {
     #[test]
     fn completions_and_manual_know_every_command() {
         holdfast_proto::manual::covers_every_command(&Cli::command()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_at_the_start_is_named_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = |text: &str| {
+            let failure = find_files(&NodeConfig::parse(text, folder.path()).unwrap()).unwrap_err();
+            assert_eq!(failure.exit, Exit::NoInput);
+            failure.why
+        };
+        let default = COMMENTED_DEFAULT.replace("/etc/holdfast/", "");
+        assert!(missing(&default).starts_with("postgres.password_file: "), "{}", missing(&default));
+        File::create(folder.path().join("postgres.password")).unwrap();
+        let without_ca = default.replace("tls/postgres-ca.pem", "ca.pem");
+        assert!(missing(&without_ca).starts_with("postgres.ca_file: "));
+        File::create(folder.path().join("ca.pem")).unwrap();
+        // bitcoind makes its cookie when it starts: that one may come later.
+        find_files(&NodeConfig::parse(&without_ca, folder.path()).unwrap()).unwrap();
+        let password = without_ca
+            .replace("cookie_file = ", "user = \"holdfast\"\npassword_file = \"bitcoind.password\" # ");
+        assert!(missing(&password).starts_with("bitcoind.password_file: "));
     }
 }

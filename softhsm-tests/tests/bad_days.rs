@@ -41,6 +41,13 @@ async fn a_replica_that_does_not_fit_ends_with_one_clear_line() {
     bad.ends("network = \"regtest\"\n", "", CONFIG, &["missing field `network`"]);
     bad.ends("network = \"regtest\"", "network = \"testnet\"", CONFIG, &["testnet"]);
 
+    bad.ends(
+        "password_file = ",
+        "password_file = \"gone\" # ",
+        NO_INPUT,
+        &["postgres.password_file", "gone", "No such file"],
+    );
+
     // Who it is.
     let authority = &scene.folder().join("pki-authority");
     let issue = |role, name, lifetime| pki::issue(authority, role, name, dir, lifetime).unwrap();

@@ -92,7 +92,9 @@ impl Session {
             pg.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         if let Some(path) = &config.password_file {
-            let text = Zeroizing::new(std::fs::read(path).map_err(|error| Failure::file(path, error))?);
+            let text = Zeroizing::new(
+                std::fs::read(path).map_err(|error| Failure::file("postgres.password_file", path, error))?,
+            );
             let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
             pg.password(&text[..end]);
         }
@@ -162,8 +164,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    fn file(path: &std::path::Path, error: io::Error) -> Self {
-        Self::Away(format!("{}: {error}", path.display()))
+    fn file(key: &str, path: &std::path::Path, error: io::Error) -> Self {
+        Self::Away(format!("{key}: {}: {error}", path.display()))
     }
 
     fn of(error: &DbError) -> Self {
@@ -236,20 +238,46 @@ impl Patience {
 }
 
 fn client_config(ca_file: &std::path::Path) -> Result<rustls::ClientConfig, Failure> {
-    let pem = std::fs::read(ca_file).map_err(|error| Failure::file(ca_file, error))?;
+    let pem = std::fs::read(ca_file).map_err(|error| Failure::file("postgres.ca_file", ca_file, error))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let added = certificate
             .map_err(|error| error.to_string())
             .and_then(|der| roots.add(der).map_err(|error| error.to_string()));
-        added.map_err(|error| Failure::Away(format!("{}: {error}", ca_file.display())))?;
+        added.map_err(|error| Failure::Away(format!("postgres.ca_file: {}: {error}", ca_file.display())))?;
     }
     if roots.is_empty() {
-        return Err(Failure::Away(format!("{}: no certificate in it", ca_file.display())));
+        return Err(Failure::Away(format!("postgres.ca_file: {}: no certificate in it", ca_file.display())));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Failure::Wrong(error.to_string()))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn p7_a_password_file_that_goes_missing_is_an_outage_and_its_key_is_named() {
+        let mut config = PgConfig {
+            host: "127.0.0.1".into(),
+            port: 1,
+            database: "holdfast".into(),
+            user: "holdfast".into(),
+            password_file: Some("/nowhere/password".into()),
+            tls: PgTls::Disable,
+        };
+        let away = async |config: &PgConfig| match Session::connect(config, Purpose::Read).await {
+            Err(Failure::Away(why)) => why,
+            Err(Failure::Wrong(why)) => panic!("not an outage: {why}"),
+            Ok(_) => panic!("connected to nothing"),
+        };
+        assert!(away(&config).await.starts_with("postgres.password_file: /nowhere/password: No such file"));
+        config.password_file = None;
+        config.tls = PgTls::Require { ca_file: "/nowhere/ca.pem".into() };
+        assert!(away(&config).await.starts_with("postgres.ca_file: /nowhere/ca.pem: No such file"));
+    }
 }
