@@ -177,6 +177,9 @@ impl Default for EventsConfig {
 #[serde(deny_unknown_fields)]
 pub struct HealthConfig {
     pub listen: SocketAddr,
+    /// By which names the status page and `/metrics` are asked for, besides addresses and `localhost`.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// A node's alias: at most 32 bytes of printable text (BOLT 7), padded with zeros on the wire.

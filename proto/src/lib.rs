@@ -1,10 +1,12 @@
 //! The contract between Holdfast's parts: generated messages, typed errors, identities, mutual TLS.
 
 pub mod error;
+pub mod host;
 pub mod identity;
 pub mod lightning;
 #[cfg(feature = "manual")]
 pub mod manual;
+pub mod outage;
 pub mod pki;
 mod redact;
 #[cfg(feature = "telemetry")]

@@ -34,6 +34,9 @@ pub struct SignerConfig {
     pub listen: SocketAddr,
     /// `/livez`, `/readyz` and `/metrics`, in the clear.
     pub health_listen: Option<SocketAddr>,
+    /// By which names `/metrics` is asked for, besides addresses and `localhost`.
+    #[serde(default)]
+    pub health_names: Vec<String>,
     pub tls: TlsConfig,
     pub custody: CustodyConfig,
     #[serde(default)]

@@ -83,8 +83,12 @@ impl Site {
     }
 
     fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.get_by("localhost", path)
+    }
+
+    fn get_by(&self, host: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.health)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -128,6 +132,8 @@ fn init_run_status_and_an_orderly_end() {
     assert_eq!((&status["ready"], &status["custody"]), (&true.into(), &"file".into()));
     assert_eq!(site.get("/livez").unwrap().0, 200);
     assert!(site.get("/metrics").unwrap().1.contains("\nholdfast_signer_ready 1\n"));
+    let rebound = |path| site.get_by("evil.example", path).unwrap().0;
+    assert_eq!((rebound("/metrics"), rebound("/readyz"), rebound("/livez")), (421, 200, 200));
 
     kill_process(running.pid(), Signal::TERM).unwrap();
     let ended = running.0.wait().unwrap();

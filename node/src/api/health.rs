@@ -4,11 +4,13 @@ use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Router,
-    extract::State,
-    http::{StatusCode, header},
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
+use holdfast_proto::host;
 use tokio::net::TcpListener;
 
 use super::{Backend, Metrics, snapshot::Observer, status_page};
@@ -20,25 +22,38 @@ use super::{Backend, Metrics, snapshot::Observer, status_page};
 /// - `/leader`: 200 only on the leader; else 503.
 /// - `/metrics`: what [`Metrics`] holds.
 /// - `/`: the same for people. Nothing on it acts, and nothing secret is behind any of these.
+///
+/// `/metrics` and `/` answer 421 to a `Host` that is neither an address, nor `localhost`, nor one of `names`.
 pub async fn serve_health(
     backend: Arc<dyn Backend>,
     metrics: Arc<Metrics>,
     listener: TcpListener,
+    names: Vec<String>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let observer = Arc::new(Observer::new(backend.clone()));
     let router = Router::new()
         .route("/", get(page))
+        .route("/metrics", get(render))
+        .route_layer(middleware::from_fn_with_state(Arc::from(names), by_our_name))
         .route("/status.css", get(async || status_page::stylesheet()))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/leader", get(leader))
-        .route("/metrics", get(render))
         .with_state((backend, metrics, observer));
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 
 type Shared = State<(Arc<dyn Backend>, Arc<Metrics>, Arc<Observer>)>;
+
+/// What tells something is told only to who came by a name of ours.
+async fn by_our_name(State(names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    match host::is_ours(request.headers().get(header::HOST).map(HeaderValue::as_bytes), &names) {
+        true => next.run(request).await,
+        false => (StatusCode::MISDIRECTED_REQUEST, "not a name of this listener: add it to names in [health]\n")
+            .into_response(),
+    }
+}
 
 async fn readyz(State((backend, ..)): Shared) -> Response {
     match backend.readiness() {
@@ -90,13 +105,18 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel::<()>();
             let metrics = Arc::new(Metrics::new());
-            tokio::spawn(serve_health(Arc::new(backend), metrics, listener, async { drop(stopped.await) }));
+            let names = vec!["ours.example".into()];
+            tokio::spawn(serve_health(Arc::new(backend), metrics, listener, names, async { drop(stopped.await) }));
             Self { address, _stop: stop }
         }
 
         async fn get(&self, path: &str) -> (u16, String) {
+            self.get_by("127.0.0.1", path).await
+        }
+
+        async fn get_by(&self, host: &str, path: &str) -> (u16, String) {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -129,5 +149,20 @@ mod tests {
         let server = Server::start(Fake { away: vec!["signer: no answer".into()], ..Fake::leading() }).await;
         assert_eq!(server.get("/readyz").await, (503, "signer: no answer\n".into()));
         assert_eq!(server.get("/livez").await.0, 200);
+    }
+
+    /// A name that is pointed at us by somebody else shows him nothing.
+    #[tokio::test]
+    async fn balances_are_shown_by_our_own_names_alone() {
+        let server = Server::start(Fake::leading()).await;
+        for path in ["/", "/metrics"] {
+            assert_eq!(server.get_by("evil.example", path).await.0, 421, "{path}");
+            for ours in ["ours.example:9737", "localhost", "[::1]:9737"] {
+                assert_eq!(server.get_by(ours, path).await.0, 200, "{path} {ours}");
+            }
+        }
+        for path in ["/livez", "/readyz", "/leader"] {
+            assert_eq!(server.get_by("evil.example", path).await.0, 200, "{path}");
+        }
     }
 }

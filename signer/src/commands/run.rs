@@ -76,7 +76,8 @@ async fn serve(
         async move { drop(stopped.changed().await) }
     };
     if let Some(address) = config.health_listen {
-        tokio::spawn(health::serve(core.clone(), credentials.clone(), bind(address).await?, until_stopped()));
+        let (listener, names) = (bind(address).await?, config.health_names.clone());
+        tokio::spawn(health::serve(core.clone(), credentials.clone(), listener, names, until_stopped()));
     }
     let listener = bind(config.listen).await?;
     confined.seal()?;
