@@ -83,6 +83,7 @@ fn wrong_shares_are_refused_and_make_nothing() {
         assert!(!site.path("new").exists());
     };
     refused(&[], 64, "SHARE");
+    refused(&[share(0)], 65, "one share is given, and 3 are needed: look for 2 more");
     refused(&[share(0), share(1)], 65, "2 different shares are given, and 3 are needed");
     refused(&[share(0), share(1), share(0)], 65, "share 1 is given twice");
     refused(&[share(0), share(1), "none"], 66, "none");

@@ -76,12 +76,19 @@ pub fn split(custody: &dyn Custody, network: Network, plan: Plan, made: u64) -> 
     shares.map(|share| Share::sign(&common, &share, &*identity)).collect()
 }
 
+fn shares(given: usize) -> String {
+    match given {
+        1 => "one share is given".into(),
+        more => format!("{more} different shares are given"),
+    }
+}
+
 /// Why shares give no seed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     #[error("no share is given")]
     None,
-    #[error("{given} different shares are given, and {needed} are needed: look for {} more of backup {backup}", needed - given)]
+    #[error("{}, and {needed} are needed: look for {} more of backup {backup}", shares(*given), needed - given)]
     TooFew { given: usize, needed: usize, backup: String },
     #[error("share {index} is given twice: each counts once")]
     Twice { index: u8 },
