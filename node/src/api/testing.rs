@@ -22,8 +22,10 @@ pub(crate) struct Fake {
     pub away: Vec<String>,
     /// What pay and keysend come to.
     pub outcome: v1::PaymentStatus,
-    /// Never answers a payment.
+    /// Never answers a payment, nor gives an invoice.
     pub hangs: bool,
+    /// Cannot say who leads.
+    pub database_away: bool,
     pub asked: Arc<Mutex<Vec<String>>>,
     /// While somebody holds it, the node cannot be looked at.
     pub stuck: Arc<Mutex<()>>,
@@ -102,6 +104,9 @@ impl Backend for Fake {
     }
 
     async fn leader(&self) -> Result<v1::GetLeaderResponse, Error> {
+        if self.database_away {
+            return Err(Error::unavailable("postgres: connection refused"));
+        }
         Ok(v1::GetLeaderResponse {
             term: 7,
             leader: self.leader.clone(),
@@ -255,6 +260,9 @@ impl NodeOps for FakeNode {
 
     async fn create_invoice(&self, q: v1::CreateInvoiceRequest) -> Result<v1::CreateInvoiceResponse, Error> {
         self.note(format!("invoice {:?} {} {}", q.amount_msat, q.description, q.expiry_seconds));
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         let payment_hash = hex::encode([6; 32]);
         Ok(v1::CreateInvoiceResponse { invoice: "lnbcrt1fake".into(), payment_hash, expires_at_ms: 1_700_000_000_000 })
     }

@@ -44,7 +44,8 @@ pub(super) struct ConnectionArgs {
     /// A file with endpoints, certificate, key and ca [default: ~/.config/holdfast/cli.toml, if there is one].
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How long to look for a leader before giving up.
+    /// How long to look for a leader, and to wait for an answer that may be given up on: of what only looks, and of a new
+    /// address, invoice or offer. What pays, opens, closes or sends is waited for until it is answered.
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub timeout: Option<Duration>,
 }

@@ -36,7 +36,11 @@ pub(super) async fn run(cluster: &Cluster, command: ChannelCommand) -> Result<Ou
                 max_in_flight_percent: max_in_flight,
             };
             let open = cluster.on_leader(Call::Acts, async |mut c| c.open_channel(request.clone()).await).await?;
-            let text = format!("opening; its user channel id is {}", open.user_channel_id);
+            let text = format!(
+                "opening; its user channel id is {}\n`holdfast channels` shows what comes of it, and its type: a peer that \
+                 refuses one with anchors gets it without (static-remote-key)",
+                open.user_channel_id
+            );
             Ok(Output::ok(json!({ "user_channel_id": open.user_channel_id }), text))
         }
         ChannelCommand::Close { channel, force, to, fee_rate, yes: _ } => {

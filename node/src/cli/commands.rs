@@ -7,7 +7,7 @@ use super::{
     Output,
     args::{LeaderCommand, NodeCommand, PeerAddress},
     channels,
-    cluster::{Answer, Call, Cluster, Seen, pages},
+    cluster::{Answer, Call, Cluster, Seen, no_leader, pages},
     failure::{Exit, Failure},
     json as to_json, network, payments, text, wallet,
 };
@@ -20,12 +20,12 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
         }
         NodeCommand::Address => {
             let new =
-                cluster.on_leader(Call::Acts, async |mut c| c.new_address(v1::NewAddressRequest {}).await).await?;
+                cluster.on_leader(Call::Makes, async |mut c| c.new_address(v1::NewAddressRequest {}).await).await?;
             Ok(Output::ok(json!({ "address": new.address }), new.address))
         }
         NodeCommand::Balance => {
             let balance =
-                cluster.on_leader(Call::Reads, async |mut c| c.get_balance(v1::GetBalanceRequest {}).await).await?;
+                cluster.on_leader(Call::Looks, async |mut c| c.get_balance(v1::GetBalanceRequest {}).await).await?;
             Ok(Output::ok(to_json::balance(&balance), text::balance(&balance)))
         }
         NodeCommand::Wallet(command) => wallet::run(cluster, command).await,
@@ -43,7 +43,7 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
         NodeCommand::Channels => {
             let channels = pages(async |after: String| {
                 let request = v1::ListChannelsRequest { after, ..Default::default() };
-                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_channels(request.clone()).await).await?;
+                let list = cluster.on_leader(Call::Looks, async |mut c| c.list_channels(request.clone()).await).await?;
                 Ok((list.channels, list.next))
             })
             .await?;
@@ -53,7 +53,7 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
         NodeCommand::Peers => {
             let peers = pages(async |after: String| {
                 let request = v1::ListPeersRequest { after, ..Default::default() };
-                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_peers(request.clone()).await).await?;
+                let list = cluster.on_leader(Call::Looks, async |mut c| c.list_peers(request.clone()).await).await?;
                 Ok((list.peers, list.next))
             })
             .await?;
@@ -77,9 +77,7 @@ fn leader_status(seen: &[Seen]) -> Result<Output, Failure> {
     let answers = seen.iter().filter_map(|seen| seen.answer.as_ref().ok());
     let newest: Option<&Answer> = answers.max_by_key(|a| (a.leader.term, a.leader.is_this_replica));
     let Some(newest) = newest else {
-        let all: Vec<_> = seen.iter().map(|seen| format!("{}: {}", seen.endpoint, text::seen(seen))).collect();
-        return Err(Failure::new(Exit::Unavailable, format!("no replica answers\n  {}", all.join("\n  ")))
-            .hint("are the replicas running, and are these their API addresses?"));
+        return Err(no_leader(seen));
     };
     let leads = seen.iter().any(|seen| seen.answer.as_ref().is_ok_and(|a| a.leader.is_this_replica));
     Ok(Output {

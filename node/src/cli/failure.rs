@@ -28,7 +28,7 @@ pub enum Exit {
     /// A file to be made exists already.
     CannotCreate = 73,
     Io = 74,
-    /// Not known yet: the payment is still under way.
+    /// Not known yet: the payment is still under way, or there is no answer.
     TryAgain = 75,
     /// The identity may not do this, or a rule of the signer refuses it.
     NoPermission = 77,
@@ -59,11 +59,11 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// Of a connection that did not come to be. `None` if another replica may still do.
+    /// Of a connection that did not come to be because of a certificate, theirs or ours. `None` if it was something else.
     pub fn of_certificates(error: &ConnectError) -> Option<Self> {
         match &error.why {
-            ConnectFailure::OurCertificate(_) => Some(
-                Self::new(Exit::NoPermission, error.to_string())
+            ConnectFailure::OurCertificate(_) | ConnectFailure::TheirCertificate(_) => Some(
+                Self::new(Exit::Config, error.to_string())
                     .hint("`holdfast pki show <file>` says what a certificate holds and until when"),
             ),
             _ => None,

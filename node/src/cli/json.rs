@@ -3,7 +3,10 @@
 use holdfast_proto::node::v1;
 use serde_json::{Value, json};
 
-use super::{cluster::Seen, text};
+use super::{
+    cluster::{NoLeader, Seen},
+    text,
+};
 
 pub(super) fn info(i: &v1::GetInfoResponse) -> Value {
     json!({
@@ -154,7 +157,8 @@ pub(super) fn leader(l: &v1::GetLeaderResponse, seen: &[Seen]) -> Value {
             let (state, problem) = match &seen.answer {
                 Ok(answer) if answer.leader.is_this_replica => ("leader", None),
                 Ok(_) => ("standby", None),
-                Err(why) => ("unreachable", Some(why)),
+                Err(why @ NoLeader::Unreached(_)) => ("unreachable", Some(why.to_string())),
+                Err(why @ NoLeader::Said(_)) => ("failing", Some(why.to_string())),
             };
             json!({ "endpoint": seen.endpoint, "state": state, "problem": problem })
         })

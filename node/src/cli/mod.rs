@@ -87,7 +87,7 @@ async fn run(args: Args) -> Result<Output, Failure> {
         Command::Node(command) => {
             confirm::confirm(&command, args.json)?;
             let settings = Settings::load(args.connection)?;
-            commands::run(&Cluster::new(settings), command).await
+            commands::run(&Cluster::new(settings, !args.json), command).await
         }
         Command::Watch(command) => {
             let settings = Settings::load(args.connection)?;

@@ -37,7 +37,7 @@ pub(super) async fn run(cluster: &Cluster, command: PaymentCommand) -> Result<Ou
                 final_cltv_delta,
                 metadata,
             };
-            let made = cluster.on_leader(Call::Acts, async |mut c| c.create_invoice(request.clone()).await).await?;
+            let made = cluster.on_leader(Call::Makes, async |mut c| c.create_invoice(request.clone()).await).await?;
             Ok(Output::ok(to_json::invoice(&made), made.invoice))
         }
         PaymentCommand::Settle { hash, preimage } => {
@@ -127,7 +127,7 @@ async fn offer(cluster: &Cluster, command: OfferCommand) -> Result<Output, Failu
                 expiry_seconds: expiry.map_or(0, |expiry| expiry.as_secs()),
                 label,
             };
-            let made = cluster.on_leader(Call::Acts, async |mut c| c.create_offer(request.clone()).await).await?;
+            let made = cluster.on_leader(Call::Makes, async |mut c| c.create_offer(request.clone()).await).await?;
             Ok(Output::ok(to_json::offer(&made), made.offer))
         }
         OfferCommand::List { limit, before } => {

@@ -241,7 +241,45 @@ async fn errors_say_whose_turn_it_is() {
     let files = [other("operator-alice.pem"), other("operator-alice.key"), other("both.pem")];
     let line = ["-e", &fixture.endpoint, "--cert", &files[0], "--key", &files[1], "--ca", &files[2], "info"];
     let failure = holdfast(&line).await.unwrap_err();
-    assert!(failure.exit == Exit::NoPermission && failure.message.contains("refused our certificate"), "{failure}");
+    assert!(failure.exit == Exit::Config && failure.message.contains("refused our certificate"), "{failure}");
+    // And one who trusts his own alone.
+    let own = other("ca.pem");
+    for command in [vec!["info"], vec!["balance"], vec!["leader", "status"]] {
+        let mut line = vec!["-e", &fixture.endpoint, "--cert", &files[0], "--key", &files[1], "--ca", &own];
+        line.extend(command);
+        let failure = holdfast(&line).await.unwrap_err();
+        assert!(failure.exit == Exit::Config && !failure.message.contains("no replica answers"), "{failure}");
+        assert!(failure.message.contains("authority") && !failure.message.contains('\n'), "{failure}");
+    }
+}
+
+/// The database is down: who is there says so, and that is what is told.
+#[tokio::test]
+async fn an_answer_that_is_an_error_is_told_as_it_is() {
+    let trust = Trust::new();
+    let (listening, dead) = (listen().await, address(&listen().await));
+    let endpoint = address(&listening);
+    let fake = Fake { database_away: true, ..Fake::standing_by("", "") };
+    let _standby = trust.serve("b", listening, fake, Arc::new(Metrics::new())).await;
+    for command in [vec!["info"], vec!["balance"], vec!["leader", "status"]] {
+        let failure = operate(&trust, &[&dead, &endpoint], &command).await.unwrap_err();
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Unavailable, "postgres: connection refused"));
+        assert_eq!(failure.hint, None, "{command:?}");
+    }
+}
+
+/// The signer is away.
+#[tokio::test]
+async fn only_what_does_no_harm_is_given_up_on_and_that_is_said() {
+    let fixture = Fixture::of(Fake { hangs: true, ..Fake::leading() }).await;
+    let endpoints = [fixture.endpoint.as_str()];
+    let failure = operate(&fixture.trust, &endpoints, &["invoice", "5sat"]).await.unwrap_err();
+    assert!(failure.exit == Exit::TryAgain && failure.message.contains("has not answered within 1s"), "{failure}");
+    assert!(failure.hint.as_deref().is_some_and(|hint| hint.contains("may have been made all the same")), "{failure}");
+    assert_eq!(fixture.asked.lock().unwrap().len(), 1, "it is asked for once");
+    let pays = operate(&fixture.trust, &endpoints, &["pay", "lnbcrt1x"]);
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(3), pays).await;
+    assert!(waited.is_err(), "a payment whose outcome nobody knows is not given up on: {waited:?}");
 }
 
 /// The replica dies between taking the request and answering it.
@@ -281,7 +319,7 @@ async fn settings_that_are_missing_or_wrong_are_named() {
     let config = dir.path().join("cli.toml");
     let path = config.to_str().unwrap();
     for (text, exit, says) in [
-        (None, Exit::Config, "cli.toml"),
+        (None, Exit::NoInput, "cli.toml"),
         (Some(""), Exit::Usage, "no replica to talk to"),
         (Some("endpoints = [\"a:1\"]"), Exit::Usage, "no certificate"),
         (Some("endpoint = [\"a:1\"]"), Exit::Config, "endpoint"),

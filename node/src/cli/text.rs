@@ -64,6 +64,7 @@ pub(super) fn channels(channels: &[v1::Channel]) -> String {
             c.channel_id.clone(),
             short(&c.counterparty),
             state,
+            c.channel_type.clone(),
             grouped(c.capacity_sat),
             grouped(c.outbound_msat / 1000),
             grouped(c.inbound_msat / 1000),
@@ -71,7 +72,7 @@ pub(super) fn channels(channels: &[v1::Channel]) -> String {
             if c.is_announced { c.short_channel_id.clone() } else { "private".into() },
         ]
     });
-    table(&["channel id", "peer", "state", "sat", "can send", "can receive", "htlcs", "public"], rows)
+    table(&["channel id", "peer", "state", "type", "sat", "can send", "can receive", "htlcs", "public"], rows)
 }
 
 pub(super) fn payments(payments: &[v1::Payment]) -> String {
@@ -207,7 +208,7 @@ pub(super) fn seen(seen: &Seen) -> String {
     match &seen.answer {
         Ok(answer) if answer.leader.is_this_replica => "leads".into(),
         Ok(_) => "stands by".into(),
-        Err(why) => why.clone(),
+        Err(why) => why.to_string(),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn run(cluster: &Cluster, command: WalletCommand) -> Result<Out
         WalletCommand::Utxos => {
             let utxos = pages(async |after: String| {
                 let request = v1::ListUtxosRequest { after, ..Default::default() };
-                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_utxos(request.clone()).await).await?;
+                let list = cluster.on_leader(Call::Looks, async |mut c| c.list_utxos(request.clone()).await).await?;
                 Ok((list.utxos, list.next))
             })
             .await?;
@@ -28,7 +28,7 @@ pub(super) async fn run(cluster: &Cluster, command: WalletCommand) -> Result<Out
             let addresses = pages(async |after: String| {
                 let request = v1::ListAddressesRequest { change, after, ..Default::default() };
                 let call = async |mut c: Client| c.list_addresses(request.clone()).await;
-                let list = cluster.on_leader(Call::Reads, call).await?;
+                let list = cluster.on_leader(Call::Looks, call).await?;
                 Ok((list.addresses, list.next))
             })
             .await?;
@@ -59,7 +59,7 @@ pub(super) async fn run(cluster: &Cluster, command: WalletCommand) -> Result<Out
         WalletCommand::Labels => {
             let labels = pages(async |after: String| {
                 let request = v1::ListLabelsRequest { after, ..Default::default() };
-                let list = cluster.on_leader(Call::Reads, async |mut c| c.list_labels(request.clone()).await).await?;
+                let list = cluster.on_leader(Call::Looks, async |mut c| c.list_labels(request.clone()).await).await?;
                 Ok((list.labels, list.next))
             })
             .await?;
@@ -72,7 +72,7 @@ pub(super) async fn run(cluster: &Cluster, command: WalletCommand) -> Result<Out
         }
         WalletCommand::Descriptors => {
             let call = async |mut c: super::cluster::Client| c.get_descriptors(v1::GetDescriptorsRequest {}).await;
-            let d = cluster.on_leader(Call::Reads, call).await?;
+            let d = cluster.on_leader(Call::Looks, call).await?;
             let json = json!({
                 "receive": d.receive,
                 "change": d.change,

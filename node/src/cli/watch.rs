@@ -13,7 +13,7 @@ use holdfast_proto::{
     error::Error,
     identity::Role,
     node::v1::{self, EventTopic, event::Subject, node_client::NodeClient},
-    tls,
+    tls::{self, ConnectFailure},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -170,8 +170,8 @@ impl<W: Write> Watch<'_, W> {
     async fn open(&self, settings: &Settings, endpoint: &str) -> Result<Streaming<v1::WatchEventsResponse>, Stop> {
         let channel = tls::reach(endpoint, &settings.credentials, Role::Replica, OPEN_WITHIN).await;
         let channel = channel.map_err(|error| match Failure::of_certificates(&error) {
-            Some(failure) => Stop::Fatal(failure),
-            None => Stop::Elsewhere(error.why.to_string()),
+            Some(failure) if matches!(error.why, ConnectFailure::OurCertificate(_)) => Stop::Fatal(failure),
+            _ => Stop::Elsewhere(error.why.to_string()),
         })?;
         let request = v1::WatchEventsRequest {
             after: self.cursor,
