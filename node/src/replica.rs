@@ -3,6 +3,8 @@
 //! A replica that no longer leads ends its process at once: nothing in memory may act any more, and the supervisor starts
 //! it again as a standby. What waits (Postgres, the signer, bitcoind being away) never ends it.
 
+mod away;
+
 use std::{
     fmt, process,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, atomic::Ordering},
@@ -411,7 +413,8 @@ impl Replica {
                 Ok(genesis) if genesis == ours => return Ok(()),
                 Ok(_) => return Err(ReplicaError::WrongChain(self.config.network)),
                 Err(error) => {
-                    tracing::warn!(%error, "waiting for bitcoind");
+                    // The log has it from the one who keeps us warm.
+                    tracing::debug!(%error, "waiting for bitcoind");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -420,7 +423,7 @@ impl Replica {
 
     /// Keeps connections open, headers and fees fresh, and knows what is away.
     async fn keep_warm(self: Arc<Self>) {
-        let mut round = 0u64;
+        let (mut round, told) = (0u64, away::Told::default());
         loop {
             let (bitcoind, signer, postgres, height) = tokio::join!(
                 self.ask_bitcoind(round),
@@ -439,13 +442,14 @@ impl Replica {
                 health.bitcoind_height = height.0.ok();
                 health.database_bytes = bytes.or(health.database_bytes);
                 health.bitcoind = bitcoind.err();
-                health.signer = signer.err();
+                health.signer = away::signer(signer);
+                told.round(health.signer.as_deref(), health.bitcoind.as_deref());
                 health.postgres = match postgres {
                     Ok(view) => {
                         health.term = view.term;
                         None
                     }
-                    Err(error) => Some(error.to_string()),
+                    Err(error) => Some(away::postgres(error)),
                 };
             }
             round += 1;

@@ -192,8 +192,16 @@ impl Signers {
             }
         }
         let retry_after_ms = away.iter().map(|(_, _, ms)| *ms).min().unwrap_or(0);
-        let what = away.iter().map(|(endpoint, what, _)| format!("signer {endpoint}: {what}")).collect::<Vec<_>>();
+        let what = away.iter().map(|(endpoint, what, _)| named(endpoint, what)).collect::<Vec<_>>();
         Err(Error::Unavailable { what: what.join("; "), retry_after_ms })
+    }
+}
+
+/// Who failed and how. What says of a connection why it failed begins with the address already.
+fn named(endpoint: &str, what: &str) -> String {
+    match what.strip_prefix(endpoint) {
+        Some(rest) if rest.starts_with(':') => format!("signer {what}"),
+        _ => format!("signer {endpoint}: {what}"),
     }
 }
 
@@ -202,5 +210,17 @@ fn explain(status: Status) -> Error {
     match ConnectError::in_chain(&status) {
         Some(failed) => Error::unavailable(failed.to_string()),
         None => Error::from(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn the_signers_address_is_said_once() {
+        assert_eq!(named("a:1", "a:1: refused"), "signer a:1: refused");
+        assert_eq!(named("a:1", "a:12: refused"), "signer a:1: a:12: refused");
+        assert_eq!(named("a:1", "no answer within 10s"), "signer a:1: no answer within 10s");
     }
 }

@@ -1,12 +1,13 @@
 //! What is the same for every call: who may ask, how long it took, what the audit log says.
 
-use std::{fmt, time::Instant};
+use std::{fmt, sync::PoisonError, time::Instant};
 
 use bitcoin::Txid;
 use holdfast_proto::{
     error::Error,
     identity::Identity,
     lightning::{ChannelRef, CommitmentNumber},
+    outage::Outage,
 };
 
 use super::SignerCore;
@@ -85,9 +86,28 @@ impl SignerCore {
                 self.metrics.refused(rule);
                 tracing::warn!(target: "audit", call = call.name(), %caller, %subject, rule, newest, "refused");
             }
-            Err(error) => tracing::warn!(call = call.name(), %caller, %subject, %error, "not answered"),
+            Err(error @ Error::Misuse { .. }) => {
+                tracing::warn!(call = call.name(), %caller, %subject, %error, "not answered");
+            }
+            Err(error) => {
+                self.doubt_custody();
+                // Replicas ask again twice a second for as long as it lasts.
+                match self.failing(call, Outage::failed) {
+                    true => tracing::warn!(call = call.name(), %caller, %subject, %error, "not answered"),
+                    false => tracing::debug!(call = call.name(), %caller, %subject, %error, "not answered"),
+                }
+            }
+        }
+        if result.is_ok()
+            && let Some(lasted) = self.failing(call, Outage::over)
+        {
+            tracing::info!(call = call.name(), lasted_ms = lasted.as_millis() as u64, "answered again");
         }
         result
+    }
+
+    fn failing<T>(&self, call: Call, then: impl FnOnce(&Outage) -> T) -> T {
+        then(self.failing.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default())
     }
 }
 

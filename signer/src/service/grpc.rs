@@ -13,17 +13,20 @@ use holdfast_proto::{
     tls::{self, Credentials},
     trace,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task, time};
+use tokio::{net::TcpListener, sync::Semaphore, task};
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
-use super::{SignerCore, door::Door};
+use super::{
+    SignerCore,
+    door::Door,
+    self_test::{Pace, keep_testing},
+};
 
 /// Calls that are answered at once; more wait. Each holds a thread while it waits for the disk.
 const CALLS_AT_ONCE: usize = 64;
 /// Calls that the token takes part in have places of their own: when it hangs, channels still move.
 const TOKEN_CALLS_AT_ONCE: usize = 32;
-const SELF_TEST_EVERY: Duration = Duration::from_secs(30);
 /// Above the largest legitimate request (a PSBT that brings the transactions it spends), far below what fills the memory.
 const MAX_REQUEST: usize = 8 << 20;
 
@@ -48,7 +51,7 @@ pub(super) async fn serve_with(
     connection_age: Duration,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
-    let tests = tokio::spawn(test_periodically(Arc::clone(&core)));
+    let tests = tokio::spawn(keep_testing(Arc::clone(&core), Pace::default()));
     let service = Service {
         core: Arc::clone(&core),
         calls: Arc::new(Semaphore::new(CALLS_AT_ONCE)),
@@ -62,17 +65,6 @@ pub(super) async fn serve_with(
         .await;
     tests.abort();
     served
-}
-
-async fn test_periodically(core: Arc<SignerCore>) {
-    loop {
-        time::sleep(SELF_TEST_EVERY).await;
-        let core = Arc::clone(&core);
-        // A test that panics is a bug in a backend; the next one says whether it lasts.
-        if let Err(error) = task::spawn_blocking(move || core.self_test()).await {
-            tracing::error!(%error, "the self-test of custody ended badly");
-        }
-    }
 }
 
 struct Service {

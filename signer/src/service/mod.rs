@@ -10,6 +10,7 @@ mod door;
 mod grpc;
 mod metrics;
 mod node;
+mod self_test;
 mod status;
 mod wallet;
 
@@ -17,22 +18,21 @@ mod wallet;
 mod tests;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, RwLock},
     time::SystemTime,
 };
 
 use bitcoin::Network;
 pub use grpc::serve;
-use holdfast_proto::error::Error;
+use holdfast_proto::{error::Error, outage::Outage};
 
-use self::{channel::Channel, metrics::Metrics};
+use self::{channel::Channel, metrics::Metrics, self_test::Readiness};
 use crate::{
     custody::{Custody, CustodyError, NodeIdentity},
     guard::{Guard, GuardStore, StoreError},
-    harden::memory::on_clean_stack,
     keys::NodeKeys,
-    rules::RulesConfig,
+    rules::{Call, RulesConfig},
 };
 
 /// Every call of the signer, without a network. Shared by threads; calls for different channels do not wait for each other.
@@ -45,8 +45,9 @@ pub struct SignerCore {
     guard: Guard,
     channels: RwLock<HashMap<[u8; 32], Arc<Channel>>>,
     metrics: Metrics,
-    /// Why the last self-test failed, if it did.
-    not_ready: Mutex<Option<String>>,
+    readiness: Readiness,
+    /// Calls that fail, so that each kind is told now and then.
+    failing: Mutex<BTreeMap<Call, Outage>>,
 }
 
 /// Why the signer cannot start.
@@ -81,27 +82,11 @@ impl SignerCore {
             guard,
             channels: RwLock::new(HashMap::new()),
             metrics: Metrics::new(),
-            not_ready: Mutex::new(None),
+            readiness: Readiness::default(),
+            failing: Mutex::default(),
         };
         core.self_test();
         Ok(core)
-    }
-
-    /// Proves that custody works now, and remembers the result as the signer's readiness.
-    pub fn self_test(&self) {
-        let result = on_clean_stack(|| self.custody.self_test()).map_err(|error| error.to_string()).err();
-        let mut not_ready = self.not_ready.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&*not_ready, &result) {
-            (None, Some(why)) => tracing::error!(why, "custody failed its self-test: not ready"),
-            (Some(_), None) => tracing::info!("custody works again: ready"),
-            _ => {}
-        }
-        *not_ready = result;
-    }
-
-    /// Why the signer is not ready, if it is not.
-    pub fn not_ready(&self) -> Option<String> {
-        self.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The metrics in the text format of OpenMetrics. `certificates_expire` is the server's to know.

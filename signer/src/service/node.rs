@@ -49,6 +49,7 @@ impl SignerCore {
                 shutdown_script: self.keys.shutdown_script().into_bytes(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 close_destinations: self.rules.destination_scripts().map(ScriptBuf::into_bytes).collect(),
+                custody_unavailable: self.not_ready().unwrap_or_default(),
             })
         })
     }

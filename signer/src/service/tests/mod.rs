@@ -1,5 +1,6 @@
 //! Two signers that hold the two sides of a channel, and what each of them refuses.
 
+mod away;
 mod dance;
 mod network;
 mod refusals;
