@@ -97,7 +97,7 @@ impl From<TlsError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::new(Exit::Unavailable, format!("guard store: {error}"))
+        Self::new(Exit::Unavailable, error)
     }
 }
 

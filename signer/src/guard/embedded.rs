@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use super::store::{GuardStore, Name, StoreError, Write};
 
@@ -203,7 +203,23 @@ fn make_table(database: &Database) -> Result<(), StoreError> {
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {
-    Builder::new().open(path).map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))
+    Builder::new().open(path).map_err(|error| not_opened(path, error))
+}
+
+/// Why there is no store at `path` to be had, and what to do.
+pub(super) fn not_opened(path: &Path, error: DatabaseError) -> StoreError {
+    let why = match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            "another holdfast-signer is using it; only one may run on a data_dir".to_owned()
+        }
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            "is missing; never put an old copy in its place, which would let revoked states be signed: docs/recovery.md \
+             says what to do"
+                .to_owned()
+        }
+        error => error.to_string(),
+    };
+    StoreError::Unavailable(format!("{}: {why}", path.display()))
 }
 
 fn unavailable(error: impl std::fmt::Display) -> StoreError {

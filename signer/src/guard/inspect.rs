@@ -6,7 +6,7 @@ use redb::{Builder, DatabaseError, ReadableDatabase, ReadableTable};
 use zeroize::Zeroizing;
 
 use super::{
-    embedded::RECORDS,
+    embedded::{RECORDS, not_opened},
     record::{Sealer, TermState},
     state::ChannelState,
     store::{Name, StoreError},
@@ -33,7 +33,7 @@ pub fn inspect(path: &Path, key: Zeroizing<[u8; 32]>) -> Result<Inspection, Stor
         Ok(database) => database,
         Err(DatabaseError::DatabaseAlreadyOpen) => return Ok(Inspection::InUse),
         Err(DatabaseError::RepairAborted) => return Ok(Inspection::Unclean),
-        Err(error) => return Err(unavailable(error.into())),
+        Err(error) => return Err(not_opened(path, error)),
     };
     let sealer = Sealer::new(key)?;
     let read = || -> Result<Vec<Entry>, redb::Error> {
@@ -84,7 +84,8 @@ mod tests {
     fn every_record_is_verified_under_the_nodes_key_and_nothing_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("guard.redb");
-        assert!(matches!(inspect(&path, key(7)), Err(StoreError::Unavailable(_))));
+        let why = inspect(&path, key(7)).unwrap_err().to_string();
+        assert!(why.contains("never put an old copy in its place"), "{why}");
         assert!(!path.exists());
 
         let store = EmbeddedStore::create(&path).unwrap();

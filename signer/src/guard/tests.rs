@@ -264,8 +264,12 @@ fn p3_a_new_term_waits_for_what_the_old_one_is_being_answered() {
 fn a_store_that_is_not_there_is_not_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guard.redb");
-    assert!(matches!(EmbeddedStore::open(&path), Err(StoreError::Unavailable(_))));
-    drop(EmbeddedStore::create(&path).unwrap());
+    let why = EmbeddedStore::open(&path).err().unwrap().to_string();
+    assert!(why.contains("guard.redb: is missing; never put an old copy") && why.contains("docs/recovery.md"), "{why}");
+    let first = EmbeddedStore::create(&path).unwrap();
+    let why = EmbeddedStore::open(&path).err().unwrap().to_string();
+    assert!(why.contains("another holdfast-signer is using it"), "{why}");
+    drop(first);
     assert!(matches!(EmbeddedStore::create(&path), Err(StoreError::Unavailable(_))), "never made twice");
     let store = EmbeddedStore::open(&path).unwrap();
     assert!(store.load().unwrap().is_empty());

@@ -174,7 +174,7 @@ const SYSTEM_PROGRAMS: [&str; 8] =
     ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/lib", "/lib64"];
 
 /// And the certificates of public authorities.
-const NAME_LOOKUP: [&str; 9] = [
+const NAME_LOOKUP: [&str; 10] = [
     "/etc/resolv.conf",
     "/run/systemd/resolve",
     "/etc/nsswitch.conf",
@@ -184,6 +184,7 @@ const NAME_LOOKUP: [&str; 9] = [
     "/etc/services",
     "/etc/ca-certificates",
     "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
 ];
 
 /// The folder of `path`, when that is one of somebody's own; never the root.

@@ -69,7 +69,7 @@ impl Module {
             }
         };
         if !state.initialized {
-            initialize(&library).map_err(|e| self.named(e))?;
+            initialize(&library).map_err(|e| self.not_started(e))?;
             state.initialized = true;
             state.generation += 1;
         }
@@ -127,6 +127,18 @@ impl Module {
         match timeout.timed_out() {
             true => Err(CallError::away(format!("a call into {} does not return", self.path.display()))),
             false => Ok(state),
+        }
+    }
+
+    /// SoftHSM does not start without the folder of its tokens, and says no more than that something failed.
+    fn not_started(&self, error: Error) -> CallError {
+        match error {
+            Error::Pkcs11(RvError::GeneralError, _) => CallError::away(format!(
+                "{} does not start (C_Initialize: CKR_GENERAL_ERROR), so no token is there; with SoftHSM: is the folder \
+                 there that its configuration names as directories.tokendir?",
+                self.path.display()
+            )),
+            error => self.named(error),
         }
     }
 
