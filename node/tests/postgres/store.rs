@@ -45,6 +45,29 @@ async fn a_full_monitor_ends_its_updates_and_a_new_manager_its_old_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archived_monitor_takes_its_updates_along_and_leaves_those_of_others() {
+    let server = Server::quick().await;
+    let (_leadership, store) = open(&server.config()).await;
+    let admin = server.admin().await;
+    let (gone, stays) = (MonitorKey([1; 32]), MonitorKey([2; 32]));
+    let monitors = [gone, stays].into_iter().flat_map(|key| {
+        let full = MonitorWrite::Full { key, update_id: 0, bytes: vec![] };
+        [full].into_iter().chain((1..4).map(move |update_id| MonitorWrite::Update { key, update_id, bytes: vec![] }))
+    });
+    let manager = Some(vec![1]);
+    store.commit(&Batch { manager, monitors: monitors.collect(), ..Batch::default() }).await.unwrap();
+    let monitors = vec![
+        MonitorWrite::Update { key: gone, update_id: 4, bytes: vec![] },
+        MonitorWrite::Archive { key: gone },
+    ];
+    store.commit(&Batch { monitors, ..Batch::default() }).await.unwrap();
+    let left = admin.query("SELECT channel_id FROM holdfast.monitor_updates", &[]).await.unwrap();
+    let left: Vec<Vec<u8>> = left.iter().map(|row| row.get(0)).collect();
+    assert_eq!(left, vec![stays.0.to_vec(); 3]);
+    assert_eq!(store.load().await.unwrap().monitors.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p3_an_old_term_writes_nothing() {
     let server = Server::quick().await;
     let (first, old) = open(&server.config()).await;

@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (4, "payments_parts_keys_offers", include_str!("migrations/0004_payments_parts_keys_offers.sql")),
     (5, "channel_backups", include_str!("migrations/0005_channel_backups.sql")),
     (6, "events", include_str!("migrations/0006_events.sql")),
+    (7, "archived_monitors", include_str!("migrations/0007_archived_monitors.sql")),
 ];
 
 /// Any fixed number, shared by all that change the schema.
