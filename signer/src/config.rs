@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     custody::{
-        aws::{AwsAccess, KeyName, SecretName},
+        aws::{AccountId, AwsAccess, KeyName, SecretName},
         pkcs11::TokenUri,
     },
     harden::confine::ConfinementConfig,
@@ -96,6 +96,8 @@ pub struct Pkcs11Custody {
 pub struct AwsKmsCustody {
     /// The key that seals the seed. An alias counts for `init` alone: afterwards it is the key that sealed.
     pub key: KeyName,
+    /// Whose key it is. What makes keys demands to know it, from here or from the key's ARN.
+    pub account: Option<AccountId>,
     pub region: Option<String>,
     pub profile: Option<String>,
     pub endpoint: Option<String>,
@@ -109,12 +111,19 @@ impl AwsKmsCustody {
         let Self { region, profile, endpoint, timeout, .. } = self.clone();
         AwsAccess { region, profile, endpoint, timeout }
     }
+
+    /// The account whose key may seal a seed; else what to write.
+    pub fn account(&self) -> Result<AccountId, String> {
+        AccountId::of(self.key.as_str(), self.account.as_ref())
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AwsSecretsManagerCustody {
     pub secret: SecretName,
+    /// Whose secret it is. What writes one demands to know it, from here or from the secret's ARN.
+    pub account: Option<AccountId>,
     /// The key that encrypts a secret that `init` makes; none is the account's own for Secrets Manager.
     pub kms_key: Option<KeyName>,
     pub region: Option<String>,
@@ -129,6 +138,23 @@ impl AwsSecretsManagerCustody {
     pub fn access(&self) -> AwsAccess {
         let Self { region, profile, endpoint, timeout, .. } = self.clone();
         AwsAccess { region, profile, endpoint, timeout }
+    }
+
+    /// The account that may be given a seed; else what to write.
+    pub fn account(&self) -> Result<AccountId, String> {
+        AccountId::of(self.secret.as_str(), self.account.as_ref())
+    }
+}
+
+impl CustodyConfig {
+    /// Whether keys may be made with it: in AWS it has to say in which account.
+    pub fn check_for_making(&self) -> Result<(), String> {
+        let (name, account) = match self {
+            Self::File(_) | Self::Pkcs11(_) => return Ok(()),
+            Self::AwsKms(kms) => ("aws-kms", kms.account()),
+            Self::AwsSecretsManager(secret) => ("aws-secretsmanager", secret.account()),
+        };
+        account.map(drop).map_err(|why| format!("[custody.{name}] {why}"))
     }
 }
 

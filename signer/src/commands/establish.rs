@@ -17,8 +17,9 @@ use holdfast_signer::{
 
 use super::{Exit, Failure, node_id};
 
-/// Refuses a data directory that is a node's already. Nothing is made, read or asked for before this.
+/// Refuses a data directory that is a node's already, and a configuration that keys are not made with. Nothing is made, read or asked for before this.
 pub fn refuse_existing(config: &SignerConfig) -> Result<(), Failure> {
+    config.custody.check_for_making().map_err(|why| Failure::new(Exit::Config, why))?;
     for existing in [node_id::path(&config.data_dir), guard_path(&config.data_dir)] {
         match existing.symlink_metadata() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -46,6 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         );
         return Err(Failure::new(Exit::Config, why));
     }
+    to.custody.check_for_making().map_err(|why| Failure::new(Exit::Config, format!("{}: {why}", args.to.display())))?;
     let node_id = node_id::read(&from.data_dir)?;
     let own_directory = !same_directory(&from.data_dir, &to.data_dir);
     if own_directory {

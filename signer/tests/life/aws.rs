@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    moto::{Moto, REGION},
+    moto::{ACCOUNT, Moto, REGION},
     site::{Site, stderr},
 };
 
@@ -33,7 +33,7 @@ impl Aws {
     }
 
     fn secret(&self, name: &str) {
-        self.configure(name, "aws-secretsmanager", &format!("secret = \"holdfast/{name}\""));
+        self.configure(name, "aws-secretsmanager", &format!("secret = \"holdfast/{name}\"\naccount = \"{ACCOUNT}\""));
     }
 
     fn configure(&self, name: &str, backend: &str, what: &str) {
@@ -56,6 +56,10 @@ fn a_seed_moves_from_key_to_key_and_backend_to_backend() {
     ["kms-a", "kms-b"].iter().for_each(|name| aws.kms(name));
     aws.secret("secret");
     site.file("last", "last", "seed");
+    // A name alone does not say whose secret it is: whoever answers for credentials would say so.
+    aws.configure("anyone", "aws-secretsmanager", "secret = \"holdfast/anyone\"");
+    site.fails(&["rewrap", "--from", "file.toml", "--to", "anyone.toml"], 78, "account = ");
+    site.fails(&["init", "--config", "anyone.toml"], 78, "account = ");
     for (from, to, retire) in [
         ("file", "kms-a", "file.pass"),
         ("kms-a", "kms-b", "KMS key"),
@@ -92,7 +96,7 @@ fn seeds_are_imported_and_restored_into_aws() {
     site.ok(&[&import[..], &["--expect-node-id", &imported]].concat());
     site.is_node("secret", &imported.parse().unwrap());
     // The secret holds a seed now, and no other is put over it.
-    aws.configure("other", "aws-secretsmanager", "secret = \"holdfast/secret\"");
+    aws.configure("other", "aws-secretsmanager", &format!("secret = \"holdfast/secret\"\naccount = \"{ACCOUNT}\""));
     let over = site.output(&["restore", "--config", "other.toml", "--expect-node-id", &id, shares[1], shares[0]]);
     assert_eq!(over.status.code(), Some(77), "{}", stderr(&over));
     assert!(!site.path("other/guard.redb").exists() && !site.path("other/node_id").exists());

@@ -18,7 +18,7 @@ use chacha20poly1305::{
 use zeroize::Zeroizing;
 
 use super::{
-    AwsBackend, KeyArn, KeyName, error,
+    AccountId, AwsBackend, KeyArn, KeyName, error,
     session::{self, Session},
 };
 use crate::{
@@ -79,13 +79,14 @@ pub fn import(
 ) -> Result<AwsBackend, CustodyError> {
     let path = sealed_path(data_dir);
     sealed::refuse_existing(&path)?;
+    let account = config.account().map_err(CustodyError::Wrong)?;
     let backend = AwsBackend::new(NAME, &seed)?;
     let context = encryption_context(network, &backend.node_id());
     let (lock, data_key) = session::run(SERVICE, &config.access(), async |session| {
         if let KeyName::Arn(arn) = &config.key {
             session.check_region(&format!("KMS key {arn}"), arn.region())?;
         }
-        let (lock, data_key) = generate(session, &config.key, context.clone()).await?;
+        let (lock, data_key) = generate(session, &config.key, &account, context.clone()).await?;
         match *decrypt(session, &lock.key, &lock.data_key, context).await? == *data_key {
             true => Ok((lock, data_key)),
             false => Err(CustodyError::Wrong(format!("KMS key {} does not give back what it sealed", lock.key))),
@@ -111,10 +112,11 @@ fn encryption_context(network: Network, node_id: &PublicKey) -> HashMap<String, 
     pairs.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// A new data key: as KMS sealed it, and open.
+/// A new data key: as KMS sealed it, and open. By a key of `account`, or not at all.
 async fn generate(
     session: &Session,
     key: &KeyName,
+    account: &AccountId,
     context: HashMap<String, String>,
 ) -> Result<(DataKey, Zeroizing<[u8; 32]>), CustodyError> {
     let request = session.kms().generate_data_key().key_id(key.as_str()).number_of_bytes(32);
@@ -126,6 +128,7 @@ async fn generate(
     let open = data_key(key.as_str(), made.plaintext.take())?;
     let answer = |what: &str| CustodyError::Wrong(format!("KMS key {} was answered for without {what}", key.as_str()));
     let arn = made.key_id.take().ok_or_else(|| answer("its ARN"))?;
+    account.check(&arn)?;
     let sealed = made.ciphertext_blob.take().ok_or_else(|| answer("a sealed data key"))?.into_inner();
     // Whatever the configuration calls it, this is the one key that is asked from now on.
     let key: KeyArn = arn.parse().map_err(CustodyError::Wrong)?;

@@ -2,9 +2,11 @@
 //!
 //! - [`kms`]: a file sealed by a key of KMS; [`secrets_manager`]: a secret of Secrets Manager;
 //! - [`session`]: region, credentials, retries and the deadline of a start; [`error`]: what an answer of AWS means;
-//! - [`key`]: names of keys; [`value`]: what a secret may hold; [`pin`]: which version of it is in use;
+//! - [`account`]: whose account a seed may be given to; [`key`]: names of keys;
+//! - [`value`]: what a secret may hold; [`pin`]: which version of it is in use;
 //! - [`confinement`]: what a confined signer may open for all that.
 
+mod account;
 mod confinement;
 mod error;
 mod key;
@@ -20,6 +22,7 @@ use bitcoin::secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 pub use self::{
+    account::AccountId,
     confinement::allow_start,
     key::{KeyArn, KeyName},
     secrets_manager::SecretName,

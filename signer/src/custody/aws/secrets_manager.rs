@@ -12,7 +12,7 @@ use tracing::{info, instrument::WithSubscriber, subscriber::NoSubscriber};
 use zeroize::Zeroizing;
 
 use super::{
-    AwsBackend, error,
+    AccountId, AwsBackend, error,
     pin::{self, Pin},
     session::{self, Session},
     value::Value,
@@ -89,12 +89,13 @@ fn place(
         let why = format!("pinned version {} already exists; init never replaces one", pin.display());
         return Err(CustodyError::Wrong(why));
     }
+    let account = config.account().map_err(CustodyError::Wrong)?;
     let backend = AwsBackend::new(NAME, &seed)?;
     let node_id = backend.node_id();
     let document = Value::document(network, &node_id, &seed);
     let secret = session::run(SERVICE, &config.access(), async |session| {
         config.secret.check_region(session)?;
-        let written = write(session, config, &document, found).await?;
+        let written = write(session, config, &account, &document, found).await?;
         let read = read(session, &config.secret, written.as_deref()).await;
         read.map_err(|error| if written.is_some() { not_read_back(error) } else { error })
     })?;
@@ -154,9 +155,12 @@ async fn read(session: &Session, secret: &SecretName, version: Option<&str>) -> 
 }
 
 /// Writes the first value of the secret, and gives its version id; none when it has one that shall be compared.
+///
+/// The value leaves only when AWS has said that the secret is one of `account`: so a new one is made without it.
 async fn write(
     session: &Session,
     config: &AwsSecretsManagerCustody,
+    account: &AccountId,
     document: &str,
     found: Found,
 ) -> Result<Option<String>, CustodyError> {
@@ -164,14 +168,14 @@ async fn write(
     let described = match client.describe_secret().secret_id(name).send().await {
         Ok(described) => described,
         Err(e) if e.code() == Some("ResourceNotFoundException") && config.secret.region().is_none() => {
-            let request = client.create_secret().name(name).description(DESCRIPTION).secret_string(document);
+            let request = client.create_secret().name(name).description(DESCRIPTION);
             let request = request.set_kms_key_id(config.kms_key.as_ref().map(|key| key.as_str().to_owned()));
-            // The SDK's own trace shows the bodies of requests.
-            let made = request.send().with_subscriber(NoSubscriber::new()).await;
-            return Ok(made.map_err(|e| error::secrets_manager("CreateSecret", name, e))?.version_id);
+            let made = request.send().await.map_err(|e| error::secrets_manager("CreateSecret", name, e))?;
+            return put(session, name, account, made.arn, document).await.map(Some);
         }
         Err(e) => return Err(error::secrets_manager("DescribeSecret", name, e)),
     };
+    account.check(described.arn.as_deref().unwrap_or_default())?;
     if described.deleted_date.is_some() {
         return Err(CustodyError::Unavailable(format!(
             "secret {name} is marked for deletion: restore it (aws secretsmanager restore-secret --secret-id {name}), \
@@ -184,12 +188,26 @@ async fn write(
         (false, Found::Refused) => {
             Err(CustodyError::Wrong(format!("secret {name} already holds a value; init never replaces one")))
         }
-        (true, _) => {
-            let request = client.put_secret_value().secret_id(name).secret_string(document);
-            let put = request.send().with_subscriber(NoSubscriber::new()).await;
-            Ok(put.map_err(|e| error::secrets_manager("PutSecretValue", name, e))?.version_id)
-        }
+        (true, _) => put(session, name, account, described.arn, document).await.map(Some),
     }
+}
+
+/// Gives `document` to the secret that AWS named by `arn`, if it is one of `account`.
+async fn put(
+    session: &Session,
+    name: &str,
+    account: &AccountId,
+    arn: Option<String>,
+    document: &str,
+) -> Result<String, CustodyError> {
+    let arn = arn.unwrap_or_default();
+    account.check(&arn)?;
+    let request = session.secrets_manager().put_secret_value().secret_id(arn).secret_string(document);
+    // The SDK's own trace shows the bodies of requests.
+    let put = request.send().with_subscriber(NoSubscriber::new()).await;
+    let put = put.map_err(|e| error::secrets_manager("PutSecretValue", name, e))?;
+    put.version_id
+        .ok_or_else(|| CustodyError::Wrong(format!("secret {name} was written and answered for without its version")))
 }
 
 fn refused(read: &Pin, pinned: Option<&Pin>, why: &CustodyError) -> CustodyError {

@@ -132,6 +132,26 @@ fn another_key_is_refused() {
     });
 }
 
+/// Credentials of whoever answers the metadata endpoint lead to his key under our alias: nothing is sealed with it.
+#[test]
+fn no_key_of_another_account_seals_a_seed() {
+    with_aws("kms::no_key_of_another_account_seals_a_seed", |world| {
+        let (arn, data_dir) = (world.moto.key(), world.directory("data"));
+        let kms = world.moto.kms();
+        world.moto.block_on(kms.create_alias().alias_name("alias/holdfast").target_key_id(&arn).send()).unwrap();
+        let unnamed = AwsKmsCustody { account: None, ..world.kms("alias/holdfast") };
+        assert!(assert_wrong(init(&unnamed, &data_dir), "no account").contains("account = "));
+        let ours = Some("999999999999".to_owned().try_into().unwrap());
+        let config = AwsKmsCustody { account: ours, ..world.kms("alias/holdfast") };
+        let why = assert_wrong(init(&config, &data_dir), "another account");
+        assert!(why.contains("not in account 999999999999"), "{why}");
+        assert_eq!(world.proxy.names(), ["GenerateDataKey"]);
+        assert_eq!(std::fs::read_dir(&data_dir).unwrap().count(), 0);
+        // An ARN says it itself.
+        init(&AwsKmsCustody { account: None, ..world.kms(&arn) }, &data_dir).unwrap();
+    });
+}
+
 /// An alias counts when the seed is sealed; who may move it cannot make the signer ask another key.
 #[test]
 fn the_key_is_pinned_when_the_seed_is_sealed() {

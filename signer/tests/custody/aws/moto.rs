@@ -16,6 +16,8 @@ use tokio::runtime::{self, Runtime};
 use crate::http;
 
 pub const REGION: &str = "eu-central-1";
+/// The account of whoever comes with keys that moto did not give.
+pub const ACCOUNT: &str = "123456789012";
 
 /// The path of moto_server, beside which there is cfn-lint.
 pub fn program() -> String {

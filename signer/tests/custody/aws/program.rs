@@ -137,12 +137,12 @@ fn a_signer_with_kms_starts_with_one_decrypt() {
 #[test]
 fn a_signer_with_a_secret_starts_with_one_read() {
     let site = Site::new(|_| {
-        "[custody]\nbackend = \"aws-secretsmanager\"\n[custody.aws-secretsmanager]\nsecret = \"holdfast/seed\"\n".into()
+        "[custody]\nbackend = \"aws-secretsmanager\"\n[custody.aws-secretsmanager]\nsecret = \"holdfast/seed\"\naccount = \"123456789012\"\n".into()
     });
-    // Even at the most talkative the seed is not in the log: the secret is created with it.
+    // Even at the most talkative the seed is not in the log: the secret is given it.
     let init = site.command(&["init", "--config", "signer.toml"]).env("RUST_LOG", "trace").output().unwrap();
     assert!(init.status.success(), "{}", stderr(&init));
-    let secret = site.world.proxy.calls().into_iter().find(|call| call.name == "CreateSecret").unwrap();
+    let secret = site.world.proxy.calls().into_iter().find(|call| call.name == "PutSecretValue").unwrap();
     let document: serde_json::Value = serde_json::from_str(secret.body["SecretString"].as_str().unwrap()).unwrap();
     let seed = document["seed"].as_str().unwrap().to_owned();
     assert_eq!(seed.len(), 64);

@@ -88,7 +88,7 @@ fn a_running_signer_reads_the_secret_once_and_does_nothing_else() {
     with_aws("secrets_manager::a_running_signer_reads_the_secret_once_and_does_nothing_else", |world| {
         let (config, data_dir) = (world.secret("holdfast/seed"), world.directory("data"));
         let node_id = init(&config, &data_dir).unwrap().identity().public_key();
-        assert_eq!(world.proxy.names(), ["DescribeSecret", "CreateSecret", "GetSecretValue"]);
+        assert_eq!(world.proxy.names(), ["DescribeSecret", "CreateSecret", "PutSecretValue", "GetSecretValue"]);
         let opened = open(&config, &data_dir, &node_id).unwrap();
         opened.self_test().unwrap();
         opened.unseal().unwrap();
@@ -221,6 +221,29 @@ fn init_writes_only_where_nothing_is() {
     });
 }
 
+/// Credentials of whoever answers the metadata endpoint lead to his account: what is written there is an empty secret.
+#[test]
+fn no_other_account_is_given_a_seed() {
+    with_aws("secrets_manager::no_other_account_is_given_a_seed", |world| {
+        let data_dir = world.directory("data");
+        let unnamed = AwsSecretsManagerCustody { account: None, ..world.secret("unnamed") };
+        let why = assert_wrong(import(&unnamed, &data_dir, &seed_of(8)), "no account");
+        assert!(why.contains("account = "), "{why}");
+        assert_eq!(world.proxy.names(), [""; 0]);
+
+        // One that is not there, and one that he made ready.
+        world.moto.block_on(world.moto.secrets_manager().create_secret().name("ready").send()).unwrap();
+        for (name, calls) in [("none", &["DescribeSecret", "CreateSecret"][..]), ("ready", &["DescribeSecret"])] {
+            let ours = Some("999999999999".to_owned().try_into().unwrap());
+            let config = AwsSecretsManagerCustody { account: ours, ..world.secret(name) };
+            let why = assert_wrong(import(&config, &data_dir, &seed_of(8)), name);
+            assert!(why.contains("not in account 999999999999"), "{why}");
+            assert_eq!(world.proxy.names(), calls);
+            assert_eq!((world.moto.versions(name), fs::read_dir(&data_dir).unwrap().count()), (0, 0), "{name}");
+        }
+    });
+}
+
 #[test]
 fn an_imported_seed_keeps_its_node_and_a_secret_that_holds_it_is_taken_as_it_is() {
     let name = "secrets_manager::an_imported_seed_keeps_its_node_and_a_secret_that_holds_it_is_taken_as_it_is";
@@ -302,7 +325,7 @@ fn what_secrets_manager_refuses_is_told_clearly() {
 fn a_secret_that_is_written_and_not_read_back_says_so() {
     with_aws("secrets_manager::a_secret_that_is_written_and_not_read_back_says_so", |world| {
         let (config, data_dir) = (world.secret("holdfast/seed"), world.directory("data"));
-        world.proxy.fail(2, Fault::Changed { field: "VersionId", value: "00000000-0000-4000-8000-000000000000" });
+        world.proxy.fail(3, Fault::Changed { field: "VersionId", value: "00000000-0000-4000-8000-000000000000" });
         let why = assert_unavailable(init(&config, &data_dir), "another version");
         assert!(why.contains("was written and could not be read back"), "{why}");
         assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 0);

@@ -15,7 +15,7 @@ use std::{
 use holdfast_signer::config::{AwsKmsCustody, AwsSecretsManagerCustody};
 
 use crate::{
-    moto::{self, Moto, REGION},
+    moto::{self, ACCOUNT, Moto, REGION},
     proxy::Proxy,
 };
 
@@ -92,6 +92,7 @@ impl World {
     pub fn kms(&self, key: &str) -> AwsKmsCustody {
         AwsKmsCustody {
             key: key.to_owned().try_into().unwrap(),
+            account: Some(ACCOUNT.to_owned().try_into().unwrap()),
             region: None,
             profile: None,
             endpoint: Some(self.proxy.url()),
@@ -102,6 +103,7 @@ impl World {
     pub fn secret(&self, name: &str) -> AwsSecretsManagerCustody {
         AwsSecretsManagerCustody {
             secret: name.to_owned().try_into().unwrap(),
+            account: Some(ACCOUNT.to_owned().try_into().unwrap()),
             kms_key: None,
             region: None,
             profile: None,
