@@ -236,14 +236,14 @@ pub(super) fn pairs(rows: &[(&str, String)]) -> String {
     let mut out = String::new();
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{name:width$}  {value}");
+        let _ = writeln!(out, "{name:width$}  {}", printable(value));
     }
     out
 }
 
 /// Columns as wide as their widest cell; numbers to the right.
 pub(super) fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let rows: Vec<Vec<String>> = rows.collect();
+    let rows: Vec<Vec<String>> = rows.map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
@@ -263,6 +263,16 @@ pub(super) fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> 
         out.push('\n');
     }
     out
+}
+
+/// What peers wrote, on a terminal: nothing that moves its cursor, sets its title, starts a line or turns the text around.
+pub(super) fn printable(text: &str) -> String {
+    let is_harmful = |c: char| {
+        // C0, DEL and C1; line and paragraph separators; the marks, embeddings, overrides and isolates of bidi text.
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 pub(super) fn msat(amount: u64) -> String {
@@ -340,5 +350,18 @@ mod tests {
     fn tables_line_up() {
         let rows = [vec!["a".to_owned(), "1 000".to_owned()], vec!["bcd".to_owned(), "5".to_owned()]];
         assert_eq!(table(&["id", "sat"], rows.into_iter()), "id   sat\na    1 000\nbcd      5\n");
+    }
+    #[test]
+    fn what_peers_write_does_nothing_to_the_terminal() {
+        let note = "a\x1b]0;title\x07\x1b[2J\nid  forged\u{9b}31m\x7f\u{202e}evil\u{2066} Zoë ☕";
+        for text in [
+            payment(&v1::Payment { payer_note: note.into(), failure: note.into(), ..v1::Payment::default() }),
+            pairs(&[("note", note.into())]),
+            table(&["note"], [vec![note.to_owned()]].into_iter()),
+        ] {
+            let harmful = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}".contains(c);
+            assert!(!text.contains(harmful), "{text:?}");
+            assert!(text.contains("Zoë ☕") && !text.contains("\nid"), "{text:?}");
+        }
     }
 }
