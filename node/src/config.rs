@@ -10,7 +10,6 @@ use std::{
 
 use bitcoin::Network;
 use holdfast_proto::telemetry::TelemetryConfig;
-use lightning::ln::msgs::SocketAddress;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
@@ -20,6 +19,10 @@ use crate::{
     operators::Operators,
     store::postgres::{PgConfig, PgTls},
 };
+
+mod peers;
+
+pub use peers::PeersConfig;
 
 /// Every key with its meaning, as `holdfast-node config` prints it.
 pub const COMMENTED_DEFAULT: &str = include_str!("config.toml");
@@ -109,21 +112,6 @@ pub struct SignerConfig {
 pub struct BitcoindConfig {
     pub url: HostPort,
     pub auth: BitcoindAuth,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PeersConfig {
-    pub listen: SocketAddr,
-    /// Where other nodes are told to connect.
-    #[serde(deserialize_with = "socket_addresses")]
-    pub announce: Vec<SocketAddress>,
-}
-
-impl Default for PeersConfig {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 9735)), announce: Vec::new() }
-    }
 }
 
 /// Where the public graph comes from, beside the gossip of peers.
@@ -361,13 +349,6 @@ fn one_endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPo
              this version has none to share, so name one",
         )),
     }
-}
-
-fn socket_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddress>, D::Error> {
-    Vec::<String>::deserialize(deserializer)?
-        .into_iter()
-        .map(|text| text.parse().map_err(|e| D::Error::custom(format!("announce: `{text}`: {e}"))))
-        .collect()
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -33,10 +33,9 @@ use crate::{
     feed::Feed,
     leader::{self, Leadership, ReplicaInfo, StandError},
     lightning::{
-        Assembled, LightningNode, Parts, Phases, channel_backup,
+        Assembled, LightningNode, Parts, Phases, admission, channel_backup,
         metrics::PaymentMetrics,
         node::{NodeCommitter, StartError},
-        peers,
         records::{self, payment_message},
     },
     net::Outbound,
@@ -217,7 +216,7 @@ impl Replica {
         let (stop, stopped) = oneshot::channel();
         commit_on_a_thread(committer, Measured::new(prepared.store, prepared.times), stopped);
         let mut tasks = background.start();
-        tasks.spawn(peers::listen(listener, node.peer_manager().clone()));
+        tasks.spawn(admission::listen(listener, node.peer_manager().clone(), self.config.peers.limits()));
         let (feed, keep) = (self.feed.clone(), self.config.events.keep);
         tasks.spawn(async move { feed.prune(term, keep).await });
         *self.role.write().unwrap_or_else(PoisonError::into_inner) = Role::Leading { term, node: node.clone() };

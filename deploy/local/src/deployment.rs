@@ -39,6 +39,7 @@ pub struct Builder {
     custody: Custody,
     durable: bool,
     folder: Option<PathBuf>,
+    node_tables: &'static str,
     progress: fn(&str),
 }
 
@@ -52,6 +53,7 @@ impl Default for Builder {
             custody: Custody::Pkcs11,
             durable: true,
             folder: None,
+            node_tables: "",
             progress: |_| (),
         }
     }
@@ -100,6 +102,12 @@ impl Builder {
         self
     }
 
+    /// TOML tables that every replica's configuration has as well.
+    pub fn node_tables(mut self, tables: &'static str) -> Self {
+        self.node_tables = tables;
+        self
+    }
+
     /// Told of each step, for those who watch.
     pub fn progress(mut self, progress: fn(&str)) -> Self {
         self.progress = progress;
@@ -115,7 +123,8 @@ impl Builder {
 
     /// Everything but the signer and the replicas.
     pub async fn infrastructure(self) -> Result<Deployment> {
-        let Self { replicas, counterparties, in_memory, without_anchors, custody, durable, folder, progress } = self;
+        let Self { replicas, counterparties, in_memory, without_anchors, custody, .. } = self;
+        let Self { durable, folder, node_tables, progress, .. } = self;
         let folder = Folder::make(folder)?;
         let logs = folder.path().join("logs");
         fs::create_dir(&logs)?;
@@ -148,7 +157,7 @@ impl Builder {
             postgres,
             bitcoind,
             token,
-            plan: Plan { replicas, custody, authority, certificates, logs, progress },
+            plan: Plan { replicas, custody, authority, certificates, logs, node_tables, progress },
             folder,
             _memory: memory,
         })
@@ -183,6 +192,7 @@ struct Plan {
     authority: PathBuf,
     certificates: PathBuf,
     logs: PathBuf,
+    node_tables: &'static str,
     progress: fn(&str),
 }
 
@@ -326,7 +336,7 @@ impl Deployment {
     }
 
     async fn start_holdfast(&mut self) -> Result<()> {
-        let Plan { replicas, custody, authority, certificates, logs, progress } = &self.plan;
+        let Plan { replicas, custody, authority, certificates, logs, node_tables, progress } = &self.plan;
         let folder = self.folder.path();
         let programs = Programs::find()?;
         let issue = |role, name: &str| pki::issue(authority, role, name, certificates, pki::LEAF_LIFETIME);
@@ -349,6 +359,7 @@ impl Deployment {
                     postgres: &self.postgres,
                     bitcoind: &self.bitcoind,
                     signer_endpoint: &signer.endpoint(),
+                    tables: node_tables,
                 })
             })
             .collect::<Result<Vec<_>>>()?;

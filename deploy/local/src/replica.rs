@@ -43,12 +43,13 @@ pub(crate) struct Setting<'a> {
     pub postgres: &'a Postgres,
     pub bitcoind: &'a Bitcoind,
     pub signer_endpoint: &'a str,
+    pub tables: &'a str,
 }
 
 impl Replica {
     /// Configures it in `<folder>/<name>`; `start` runs it.
     pub(crate) fn create(setting: &Setting<'_>) -> Result<Self> {
-        let Setting { name, folder, logs, programs, identity, postgres, bitcoind, signer_endpoint } = *setting;
+        let Setting { name, folder, logs, programs, identity, postgres, bitcoind, signer_endpoint, tables } = *setting;
         let home = folder.join(name);
         fs::create_dir(&home)?;
         let (peers, api, health) = (Port::lease()?, Port::lease()?, Port::lease()?);
@@ -60,7 +61,7 @@ impl Replica {
              [bitcoind]\nurl = \"{}\"\ncookie_file = {}\n\
              [peers]\nlisten = \"{peers}\"\nannounce = [\"{peers}\"]\n\
              [api]\nlisten = \"{}\"\n\
-             [health]\nlisten = \"{}\"\n",
+             [health]\nlisten = \"{}\"\n{tables}",
             quoted(&identity.certificate),
             quoted(&identity.key),
             quoted(&identity.ca),

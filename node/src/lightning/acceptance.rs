@@ -16,6 +16,12 @@ pub struct Acceptance {
     pub max_channels: u32,
     /// The same, of the channels with one peer.
     pub max_channels_per_peer: u32,
+    /// What a peer may give us when it opens a channel (`push_msat`), in satoshi.
+    pub max_push_sat: u64,
+    /// How many channels of peers are accepted in an hour; see [`Pace`](super::pace::Pace).
+    pub max_opens_per_hour: u32,
+    /// The same, of one peer.
+    pub max_opens_per_hour_per_peer: u32,
     pub accept_announced: bool,
     pub accept_unannounced: bool,
     /// Who may open channels; empty: anyone.
@@ -34,6 +40,9 @@ impl Default for Acceptance {
             max_capacity_sat: 1_000_000_000,
             max_channels: 1000,
             max_channels_per_peer: 100,
+            max_push_sat: 0,
+            max_opens_per_hour: 60,
+            max_opens_per_hour_per_peer: 10,
             accept_announced: true,
             accept_unannounced: true,
             allowed_peers: BTreeSet::new(),
@@ -57,6 +66,8 @@ pub fn checked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Acceptance,
 pub struct Wanted {
     pub peer: PublicKey,
     pub capacity_sat: u64,
+    /// What we are given from the start.
+    pub push_msat: u64,
     pub is_announced: bool,
     pub kind: ChannelTypeFeatures,
 }
@@ -88,17 +99,20 @@ pub enum Refusal {
     ZeroConf,
     TooSmall { capacity_sat: u64, min_sat: u64 },
     TooLarge { capacity_sat: u64, max_sat: u64 },
+    Push { push_msat: u64, max_sat: u64 },
     Announced,
     Unannounced,
     TooMany { max: u32 },
     TooManyWithPeer { max: u32 },
+    TooOften { max: u32 },
+    TooOftenByPeer { max: u32 },
     Reserve { spendable_sat: u64, reserve_sat: u64 },
 }
 
 impl Acceptance {
     /// Whether a channel is accepted, and whether it may be used before it is confirmed.
     pub fn decide(&self, wanted: &Wanted, standing: &Standing) -> Result<Confirmations, Refusal> {
-        let Wanted { peer, capacity_sat, is_announced, ref kind } = *wanted;
+        let Wanted { peer, capacity_sat, push_msat, is_announced, ref kind } = *wanted;
         let anchors = kind.requires_anchors_zero_fee_htlc_tx();
         if !anchors && !kind.requires_static_remote_key() {
             return Err(Refusal::Kind);
@@ -115,6 +129,11 @@ impl Acceptance {
         }
         if capacity_sat > self.max_capacity_sat {
             return Err(Refusal::TooLarge { capacity_sat, max_sat: self.max_capacity_sat });
+        }
+        // Money that may never be there: LDK keeps what it knows of such a channel for ever, whether or not its funding
+        // is ever seen in a block.
+        if push_msat > self.max_push_sat.saturating_mul(1000) && !trusted {
+            return Err(Refusal::Push { push_msat, max_sat: self.max_push_sat });
         }
         match is_announced {
             true if !self.accept_announced => return Err(Refusal::Announced),
@@ -144,10 +163,14 @@ impl Refusal {
             Self::ZeroConf => "channels that need no confirmation are accepted from trusted peers only".into(),
             Self::TooSmall { min_sat, .. } => format!("channels of less than {min_sat} sat are not accepted"),
             Self::TooLarge { max_sat, .. } => format!("channels of more than {max_sat} sat are not accepted"),
+            Self::Push { max_sat: 0, .. } => "channels that push money to us are not accepted".into(),
+            Self::Push { max_sat, .. } => format!("channels that push more than {max_sat} sat to us are not accepted"),
             Self::Announced => "announced channels are not accepted".into(),
             Self::Unannounced => "unannounced channels are not accepted".into(),
             Self::TooMany { .. } => "no more channels are accepted".into(),
             Self::TooManyWithPeer { max } => format!("no more than {max} channels with one peer are accepted"),
+            Self::TooOften { .. } => "no more channels are accepted at present".into(),
+            Self::TooOftenByPeer { max } => format!("no more than {max} channels of one peer are accepted in an hour"),
             Self::Reserve { .. } => "no more channels with anchors are accepted at present".into(),
         }
     }
@@ -167,11 +190,18 @@ impl fmt::Display for Refusal {
             Self::TooLarge { capacity_sat, max_sat } => {
                 write!(f, "{capacity_sat} sat are more than channels.max_capacity_sat = {max_sat}")
             }
+            Self::Push { push_msat, max_sat } => {
+                write!(f, "it pushes {push_msat} msat, which is more than channels.max_push_sat = {max_sat}")
+            }
             Self::Announced => f.write_str("it is announced, and channels.accept_announced is false"),
             Self::Unannounced => f.write_str("it is not announced, and channels.accept_unannounced is false"),
             Self::TooMany { max } => write!(f, "there are channels.max_channels = {max} already"),
             Self::TooManyWithPeer { max } => {
                 write!(f, "there are channels.max_channels_per_peer = {max} with the peer already")
+            }
+            Self::TooOften { max } => write!(f, "there were channels.max_opens_per_hour = {max} in an hour"),
+            Self::TooOftenByPeer { max } => {
+                write!(f, "there were channels.max_opens_per_hour_per_peer = {max} of the peer in an hour")
             }
             Self::Reserve { spendable_sat, reserve_sat } => write!(
                 f,

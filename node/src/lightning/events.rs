@@ -13,7 +13,7 @@ use bitcoin::{Amount, OutPoint, secp256k1::PublicKey};
 use holdfast_signer_client::RemoteKeys;
 use lightning::{
     chain::chaininterface::BroadcasterInterface,
-    events::{Event, EventHandler, FundingInfo, PathFailure, PaymentPurpose, ReplayEvent},
+    events::{Event, EventHandler, FundingInfo, InboundChannelFunds, PathFailure, PaymentPurpose, ReplayEvent},
     ln::{
         channelmanager::{FailureCode, PaymentId},
         types::ChannelId,
@@ -21,7 +21,6 @@ use lightning::{
     routing::scoring::ScoreUpdate,
     sign::{EntropySource, SpendableOutputDescriptor},
     types::payment::PaymentHash,
-    util::ser::Writeable,
 };
 
 use super::{
@@ -32,6 +31,7 @@ use super::{
     holds::{Arrival, Holds},
     metrics::PaymentMetrics,
     offers::Offers,
+    pace::Pace,
     peers::Dialer,
     probes::Probes,
     received::{self, Received},
@@ -70,6 +70,7 @@ pub struct Events {
     pub dialer: Arc<Dialer>,
     pub backups: Arc<ChannelBackups>,
     pub acceptance: Acceptance,
+    pub(super) pace: Mutex<Pace>,
     pub metrics: PaymentMetrics,
 }
 
@@ -194,19 +195,7 @@ impl Events {
             }
 
             Event::InvoiceReceived { payment_id, invoice, context, .. } => {
-                let mut bytes = Vec::new();
-                // Writing to a Vec cannot fail.
-                let _ = invoice.write(&mut bytes);
-                self.offers.answered(&payment_id.0);
-                self.queue.effect(Effect::Payment(PaymentChange {
-                    payment_hash: Some(invoice.payment_hash().0),
-                    invoice: Some(hex::encode(bytes)),
-                    ..self.outbound(payment_id, None, PaymentStatus::Pending)
-                }));
-                // What cannot be sent ends in an event of its own.
-                if let Err(error) = self.manager.send_payment_for_bolt12_invoice(&invoice, context.as_ref()) {
-                    tracing::info!(%payment_id, ?error, "a BOLT 12 invoice is not paid");
-                }
+                self.invoice_received(payment_id, &invoice, context.as_ref());
             }
             Event::PaymentSent { payment_id, payment_hash, payment_preimage, amount_msat, fee_paid_msat, .. } => {
                 tracing::info!(%payment_hash, amount_msat, fee_msat = fee_paid_msat, "a payment succeeded");
@@ -306,6 +295,7 @@ impl Events {
                 temporary_channel_id,
                 counterparty_node_id,
                 funding_satoshis,
+                channel_negotiation_type: funds,
                 channel_type,
                 is_announced,
                 ..
@@ -313,6 +303,7 @@ impl Events {
                 let wanted = Wanted {
                     peer: counterparty_node_id,
                     capacity_sat: funding_satoshis,
+                    push_msat: if let InboundChannelFunds::PushMsat(msat) = funds { msat } else { 0 },
                     is_announced,
                     kind: channel_type,
                 };
@@ -455,7 +446,7 @@ impl Events {
     }
 
     /// A change to a payment of ours. Its row, made when it began, knows the kind.
-    fn outbound(
+    pub(super) fn outbound(
         &self,
         payment_id: PaymentId,
         payment_hash: Option<PaymentHash>,

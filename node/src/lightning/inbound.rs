@@ -1,5 +1,7 @@
 //! Channels that peers open with us.
 
+use std::{sync::PoisonError, time::Instant};
+
 use lightning::ln::types::ChannelId;
 
 use super::{
@@ -17,7 +19,15 @@ impl Events {
             spendable_sat: self.wallet.balance().spendable_sat,
             reserve_sat: self.reserve(1).to_sat(),
         };
-        let confirmations = match self.acceptance.decide(wanted, &standing) {
+        let decided = self.acceptance.decide(wanted, &standing).and_then(|confirmations| match confirmations {
+            Confirmations::Zero => Ok(confirmations),
+            Confirmations::Awaited => {
+                // Each change is complete in itself.
+                let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                pace.count(&self.acceptance, peer, Instant::now()).map(|()| confirmations)
+            }
+        });
+        let confirmations = match decided {
             Ok(confirmations) => confirmations,
             Err(refusal) => {
                 tracing::info!(%peer, capacity_sat, why = %refusal, "refused a channel");

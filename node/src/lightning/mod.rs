@@ -6,6 +6,8 @@
 //! a cooperative close needs to survive one.
 
 pub mod acceptance;
+pub mod admission;
+mod asked_invoices;
 mod background;
 pub mod broadcast;
 pub mod channel_backup;
@@ -34,6 +36,7 @@ pub mod node;
 pub mod offers;
 mod opens;
 pub mod own_gossip;
+mod pace;
 pub mod payments;
 pub mod peers;
 pub mod persist;

@@ -409,6 +409,7 @@ impl LightningNode {
             dialer: dialer.clone(),
             backups: backups.clone(),
             acceptance,
+            pace: Mutex::default(),
             metrics,
         };
         // A funding transaction whose channel did not survive the last leader will not be needed.

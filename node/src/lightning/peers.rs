@@ -9,7 +9,7 @@ use std::{
 use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::error::Error;
 use lightning::routing::gossip::NodeId;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 
 use super::types::{Graph, PeerManager};
 use crate::net::Outbound;
@@ -252,23 +252,6 @@ fn pause_after(failures: u32, chance: f64) -> Duration {
 fn chance() -> f64 {
     // Without the kernel's numbers there is no chance, and nothing depends on it.
     f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX)
-}
-
-/// Lets peers in, until dropped.
-pub async fn listen(listener: TcpListener, peers: Arc<PeerManager>) {
-    loop {
-        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => {
-                let peers = peers.clone();
-                tokio::spawn(async move { lightning_net_tokio::setup_inbound(peers, stream).await });
-            }
-            Err(error) => {
-                // Out of descriptors, or the peer was gone already.
-                tracing::warn!(%error, "could not let a peer in");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

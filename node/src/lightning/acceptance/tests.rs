@@ -19,7 +19,7 @@ fn zero_conf(mut kind: ChannelTypeFeatures) -> ChannelTypeFeatures {
 }
 
 fn wanted() -> Wanted {
-    Wanted { peer: node_id(1), capacity_sat: 1_000_000, is_announced: true, kind: anchors() }
+    Wanted { peer: node_id(1), capacity_sat: 1_000_000, push_msat: 0, is_announced: true, kind: anchors() }
 }
 
 const RICH: Standing = Standing { channels: 0, channels_with_peer: 0, spendable_sat: u64::MAX, reserve_sat: 10_000 };
@@ -32,6 +32,7 @@ prop_compose! {
     fn policies()(
         sizes in (0u64..50, 0u64..50),
         counts in (0u32..5, 0u32..5),
+        max_push_sat in 0u64..3,
         accept in any::<(bool, bool)>(),
         allowed_peers in peers(),
         zero_conf_peers in peers(),
@@ -41,10 +42,12 @@ prop_compose! {
             max_capacity_sat: sizes.0.max(sizes.1),
             max_channels: counts.0,
             max_channels_per_peer: counts.1,
+            max_push_sat,
             accept_announced: accept.0,
             accept_unannounced: accept.1,
             allowed_peers,
             zero_conf_peers,
+            ..Acceptance::default()
         }
     }
 }
@@ -53,6 +56,7 @@ prop_compose! {
     fn requests()(
         peer in 1u8..5,
         capacity_sat in 0u64..50,
+        push_msat in select(vec![0, 1, 999, 1000, 1001, 2000, u64::MAX]),
         is_announced in any::<bool>(),
         kind in select(vec![
             anchors(),
@@ -62,7 +66,7 @@ prop_compose! {
             ChannelTypeFeatures::empty(),
         ]),
     ) -> Wanted {
-        Wanted { peer: node_id(peer), capacity_sat, is_announced, kind }
+        Wanted { peer: node_id(peer), capacity_sat, push_msat, is_announced, kind }
     }
 }
 
@@ -82,13 +86,14 @@ proptest! {
     fn a_channel_is_accepted_exactly_when_every_limit_allows_it(
         policy in policies(), wanted in requests(), now in standings()
     ) {
-        let Wanted { peer, capacity_sat, is_announced, kind } = &wanted;
+        let Wanted { peer, capacity_sat, push_msat, is_announced, kind } = &wanted;
         let trusted = policy.zero_conf_peers.contains(peer);
         let anchors = kind.requires_anchors_zero_fee_htlc_tx();
         let fits = (anchors || kind.requires_static_remote_key())
             && (trusted || policy.allowed_peers.is_empty() || policy.allowed_peers.contains(peer))
             && (trusted || !kind.requires_zero_conf())
             && (policy.min_capacity_sat..=policy.max_capacity_sat).contains(capacity_sat)
+            && (trusted || *push_msat <= policy.max_push_sat * 1000)
             && if *is_announced { policy.accept_announced } else { policy.accept_unannounced }
             && now.channels < policy.max_channels as usize
             && now.channels_with_peer < policy.max_channels_per_peer as usize
@@ -123,6 +128,7 @@ proptest! {
             Acceptance { min_capacity_sat: policy.min_capacity_sat + 1, ..policy.clone() },
             Acceptance { max_capacity_sat: policy.max_capacity_sat.saturating_sub(1), ..policy.clone() },
             Acceptance { max_channels: policy.max_channels.saturating_sub(1), ..policy.clone() },
+            Acceptance { max_push_sat: policy.max_push_sat.saturating_sub(1), ..policy.clone() },
             Acceptance { max_channels_per_peer: policy.max_channels_per_peer.saturating_sub(1), ..policy.clone() },
             Acceptance { accept_announced: false, ..policy.clone() },
             Acceptance { accept_unannounced: false, ..policy.clone() },
@@ -147,6 +153,20 @@ fn a_channel_that_could_not_be_closed_is_not_accepted() {
     assert_eq!(with(anchors(), 10_000, 10_000), Ok(Confirmations::Awaited));
     assert!(with(anchors(), 10_000, 20_000).is_err());
     assert!(with(ChannelTypeFeatures::only_static_remote_key(), 0, 60_000).is_ok());
+}
+
+/// Whoever invents a funding transaction would otherwise leave us with money that never was, and with what LDK knows of it.
+#[test]
+fn nobody_gives_us_money_with_a_channel_unless_the_operator_or_trust_allows_it() {
+    let gift = Wanted { push_msat: 1, ..wanted() };
+    let refused = Acceptance::default().decide(&gift, &RICH);
+    assert_eq!(refused, Err(Refusal::Push { push_msat: 1, max_sat: 0 }));
+    assert_eq!(refused.unwrap_err().told(), "channels that push money to us are not accepted");
+    let generous = Acceptance { max_push_sat: 1, ..Acceptance::default() };
+    assert!(generous.decide(&Wanted { push_msat: 1000, ..wanted() }, &RICH).is_ok());
+    assert!(generous.decide(&Wanted { push_msat: 1001, ..wanted() }, &RICH).is_err());
+    let trusting = Acceptance { zero_conf_peers: [node_id(1)].into(), ..Acceptance::default() };
+    assert!(trusting.decide(&gift, &RICH).is_ok());
 }
 
 #[test]

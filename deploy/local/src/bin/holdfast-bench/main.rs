@@ -67,7 +67,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let mut report = Report::new(Machine::here(arguments.note.clone())?);
     report.machine.print();
     let mut builder = Deployment::builder().replicas(2).counterparties(&network::NAMES);
-    builder = builder.in_memory(&network::IN_MEMORY).progress(say);
+    builder = builder.in_memory(&network::IN_MEMORY).node_tables(network::TABLES).progress(say);
     if let Some(folder) = &arguments.folder {
         builder = builder.folder(folder);
     }

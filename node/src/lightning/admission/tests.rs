@@ -1,0 +1,80 @@
+//! The places at the door, with real sockets.
+
+use std::{io::Read, net::TcpListener};
+
+use super::*;
+
+const GENEROUS: Limits = Limits { in_all: 1000, from_one_address: 1000 };
+
+/// Both ends of a connection, ours first.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    (listener.accept().unwrap().0, theirs)
+}
+
+fn address(n: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, n])
+}
+
+fn strangers(door: &Door, address: IpAddr) -> usize {
+    door.strangers().filter(|(_, other)| *other == address).count()
+}
+
+#[test]
+fn strangers_hold_so_many_places_and_keep_nobody_out() {
+    let mut door = Door::new(GENEROUS);
+    let (ours, mut theirs) = connection();
+    let first = door.admit(address(1), &ours).unwrap();
+    let (honest, _theirs) = connection();
+    let honest = door.admit(address(2), &honest).unwrap();
+    for _ in 0..900 {
+        assert!(door.admit(address(1), &ours).is_some());
+        assert!(door.strangers().count() <= HANDSHAKES);
+    }
+    assert_eq!(strangers(&door, address(2)), 1, "the flood is of another address");
+    assert!(door.guests[&first].stranger.is_none());
+    assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0, "the oldest was ended");
+    // Who is known is no stranger, however many come.
+    door.known(honest);
+    assert!(door.admit(address(3), &ours).is_some());
+    assert_eq!(strangers(&door, address(3)), 1);
+}
+
+#[test]
+fn an_address_and_all_of_them_have_a_limit() {
+    let (ours, _theirs) = connection();
+    let mut door = Door::new(Limits { in_all: 5, from_one_address: 3 });
+    let ids: Vec<_> = (0..3).map(|_| door.admit(address(1), &ours).unwrap()).collect();
+    ids.iter().for_each(|id| door.known(*id));
+    assert_eq!(door.admit(address(1), &ours), None);
+    assert!(door.admit(address(2), &ours).is_some());
+    assert!(door.admit(address(2), &ours).is_some());
+    assert_eq!(door.admit(address(3), &ours), None);
+    door.gone(ids[0]);
+    assert!(door.admit(address(1), &ours).is_some());
+}
+
+#[test]
+fn addresses_of_one_network_are_one() {
+    let same = |a: &str, b: &str| network_of(a.parse().unwrap()) == network_of(b.parse().unwrap());
+    assert!(same("2001:db8::1", "2001:db8::ffff:1"));
+    assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+    assert!(same("::ffff:10.0.0.1", "10.0.0.1"));
+    assert!(!same("10.0.0.1", "10.0.0.2"));
+}
+
+#[test]
+fn it_is_told_once_in_a_while() {
+    let (ours, _theirs) = connection();
+    let mut door = Door::new(Limits { in_all: 0, from_one_address: 1 });
+    let start = Instant::now();
+    assert_eq!(door.to_tell(start), None);
+    (0..3).for_each(|_| assert_eq!(door.admit(address(1), &ours), None));
+    assert_eq!(door.to_tell(start), Some(3));
+    (0..4).for_each(|_| assert_eq!(door.admit(address(1), &ours), None));
+    assert_eq!(door.to_tell(start + TOLD_EVERY / 2), None);
+    assert_eq!(door.to_tell(start + TOLD_EVERY), Some(4));
+    assert_eq!(door.to_tell(start + TOLD_EVERY * 2), None);
+}

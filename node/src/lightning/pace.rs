@@ -1,0 +1,120 @@
+//! How often peers may open channels with us: token buckets, over plain data and a time that the caller names.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bitcoin::secp256k1::PublicKey;
+
+use super::acceptance::{Acceptance, Refusal};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Who has opened channels lately. In memory only: a new leader begins anew.
+#[derive(Debug, Default)]
+pub struct Pace {
+    all: Option<Bucket>,
+    peers: HashMap<PublicKey, Bucket>,
+}
+
+impl Pace {
+    /// Counts a channel of `peer` that is about to be accepted, unless it is one too many in the hour before `now`. What
+    /// is refused is not counted.
+    pub fn count(&mut self, policy: &Acceptance, peer: PublicKey, now: Instant) -> Result<(), Refusal> {
+        let Acceptance { max_opens_per_hour: in_all, max_opens_per_hour_per_peer: of_peer, .. } = *policy;
+        self.peers.retain(|_, bucket| !bucket.is_full(of_peer, now));
+        let all = self.all.get_or_insert_with(|| Bucket::full(in_all, now));
+        let peers = &mut self.peers;
+        let peer = peers.entry(peer).or_insert_with(|| Bucket::full(of_peer, now));
+        match (all.has(in_all, now), peer.has(of_peer, now)) {
+            (_, false) => Err(Refusal::TooOftenByPeer { max: of_peer }),
+            (false, _) => Err(Refusal::TooOften { max: in_all }),
+            (true, true) => {
+                all.take();
+                peer.take();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Holds as many tokens as may be taken in an hour, and gains as many in one.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(an_hour: u32, now: Instant) -> Self {
+        Self { tokens: an_hour.into(), at: now }
+    }
+
+    fn fill(&mut self, an_hour: u32, now: Instant) {
+        let gained = f64::from(an_hour) * now.saturating_duration_since(self.at).as_secs_f64() / HOUR.as_secs_f64();
+        self.tokens = (self.tokens + gained).min(an_hour.into());
+        self.at = self.at.max(now);
+    }
+
+    fn is_full(&mut self, an_hour: u32, now: Instant) -> bool {
+        self.fill(an_hour, now);
+        self.tokens >= an_hour.into()
+    }
+
+    fn has(&mut self, an_hour: u32, now: Instant) -> bool {
+        self.fill(an_hour, now);
+        self.tokens >= 1.0
+    }
+
+    fn take(&mut self) {
+        self.tokens -= 1.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+
+    use super::*;
+
+    fn peer(n: u8) -> PublicKey {
+        PublicKey::from_secret_key(&Secp256k1::signing_only(), &SecretKey::from_slice(&[n; 32]).unwrap())
+    }
+
+    /// How many of so many requests in one moment are accepted.
+    fn accepted(pace: &mut Pace, policy: &Acceptance, n: u8, requests: usize, now: Instant) -> usize {
+        (0..requests).filter(|_| pace.count(policy, peer(n), now).is_ok()).count()
+    }
+
+    #[test]
+    fn a_peer_opens_so_many_channels_an_hour_and_all_of_them_so_many() {
+        let policy = Acceptance::default();
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(accepted(&mut pace, &policy, 1, 100, start), 10);
+        assert_eq!(pace.count(&policy, peer(1), start), Err(Refusal::TooOftenByPeer { max: 10 }));
+        let others: usize = (2..40).map(|n| accepted(&mut pace, &policy, n, 7, start)).sum();
+        assert_eq!(others, 50);
+        assert_eq!(pace.count(&policy, peer(99), start), Err(Refusal::TooOften { max: 60 }));
+
+        // A tenth of an hour later one more of the first peer, six in all.
+        let later = start + HOUR / 10;
+        assert_eq!(accepted(&mut pace, &policy, 1, 100, later), 1);
+        assert_eq!(accepted(&mut pace, &policy, 99, 100, later), 5);
+        // However long nobody came, no more at once than in the first hour.
+        assert_eq!(accepted(&mut pace, &policy, 1, 100, start + HOUR * 100), 10);
+    }
+
+    #[test]
+    fn peers_who_are_at_rest_take_no_memory_and_zero_is_none() {
+        let policy = Acceptance { max_opens_per_hour: 1_000_000, ..Acceptance::default() };
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        (1..=200).for_each(|n| assert!(pace.count(&policy, peer(n), start).is_ok()));
+        assert_eq!(pace.peers.len(), 200);
+        assert!(pace.count(&policy, peer(1), start + HOUR).is_ok());
+        assert_eq!(pace.peers.len(), 1);
+
+        let none = Acceptance { max_opens_per_hour: 0, ..Acceptance::default() };
+        assert_eq!(Pace::default().count(&none, peer(1), start), Err(Refusal::TooOften { max: 0 }));
+    }
+}
