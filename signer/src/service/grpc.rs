@@ -19,7 +19,7 @@ use tracing::Span;
 
 use super::{
     SignerCore,
-    door::Door,
+    door::{Door, Places, Size},
     self_test::{Pace, keep_testing},
 };
 
@@ -27,8 +27,9 @@ use super::{
 const CALLS_AT_ONCE: usize = 64;
 /// Calls that the token takes part in have places of their own: when it hangs, channels still move.
 const TOKEN_CALLS_AT_ONCE: usize = 32;
-/// Above the largest legitimate request (a PSBT that brings the transactions it spends), far below what fills the memory.
-const MAX_REQUEST: usize = 8 << 20;
+/// Calls on one connection: many more than the token's places, so that channels still move while those that wait for a
+/// token that hangs pile up.
+const STREAMS: u32 = 200;
 
 /// How long a connection lasts before the other side has to make a new one, and so to show a certificate that still counts.
 /// What was asked on the old one is answered. (tonic's grace period is left out: with one, 0.14 skips the orderly end.)
@@ -57,10 +58,13 @@ pub(super) async fn serve_with(
         calls: Arc::new(Semaphore::new(CALLS_AT_ONCE)),
         token_calls: Arc::new(Semaphore::new(TOKEN_CALLS_AT_ONCE)),
     };
-    let service = SignerServer::new(service).max_decoding_message_size(MAX_REQUEST);
+    let service = Arc::new(service);
+    let sized = |size: Size| SignerServer::from_arc(Arc::clone(&service)).max_decoding_message_size(size.bytes());
+    let [small, medium, large] = [Size::Small, Size::Medium, Size::Large].map(sized);
     let served = tls::server()
         .max_connection_age(connection_age)
-        .add_service(Door { core, inner: service })
+        .max_concurrent_streams(STREAMS)
+        .add_service(Door { core, places: Places::default(), small, medium, large })
         .serve_with_incoming_shutdown(tls::incoming(listener, credentials), shutdown)
         .await;
     tests.abort();

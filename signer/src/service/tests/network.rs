@@ -70,6 +70,16 @@ async fn who_calls_is_who_the_certificate_says_and_errors_keep_their_type() {
         "read before it was refused: {refused}"
     );
     assert!(replica.sign_message(bad).await.is_err(), "a request beyond the limit");
+    // What the limit is depends on who asks what: one that says how large it is, is not read.
+    let too_large = |status: tonic::Status| assert_eq!(status.code(), tonic::Code::OutOfRange, "{status}");
+    let message = vec![0; 1 << 20];
+    too_large(replica.sign_message(v1::SignMessageRequest { term: 4, message }).await.unwrap_err());
+    let psbt = |size: usize| v1::SignWalletPsbtRequest { term: 4, psbt: vec![0; size] };
+    let read = replica.sign_wallet_psbt(psbt(7 << 20)).await.unwrap_err();
+    assert!(matches!(error(read), Error::Misuse { field, .. } if field == "psbt"), "a large PSBT is read");
+    too_large(replica.sign_wallet_psbt(psbt(8 << 20)).await.unwrap_err());
+    let channel_keys_id = vec![0; 64 << 10];
+    too_large(operator.get_channel_state(v1::GetChannelStateRequest { channel_keys_id }).await.unwrap_err());
     assert!(operator.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner().ready);
 
     // More at once than there are places: all are answered.
