@@ -30,6 +30,9 @@ const WITNESS: Weight = Weight::from_wu(109);
 ///
 /// The fee rate is limited for what spends our coins alone. Beside them a closed channel's outputs may stand, whose
 /// witnesses are not known here and which may have to pay for a parent; the absolute limit holds for those as well.
+///
+/// It is no bound on what somebody can make us overpay who asks for the same transaction twice: what is not signed need
+/// not be proven, and a coin of ours passes for somebody else's when its derivation is left out (SECURITY.md).
 pub fn check_wallet_spend(limits: &RulesConfig, spend: &Spend) -> Result<(), Refusal> {
     let mut spent = Amount::ZERO;
     for (index, coin) in spend.inputs.iter().enumerate() {
@@ -39,8 +42,8 @@ pub fn check_wallet_spend(limits: &RulesConfig, spend: &Spend) -> Result<(), Ref
         if !output.script_pubkey.is_witness_program() {
             return Rule::OnchainInputs.refuse(format!("input {index} spends an output that is not segwit"));
         }
-        // A signature holds the value of its own input only: told two wrong values in turn, one could be led to sign
-        // twice what together overpays.
+        // What is signed is of proven value. A signature holds the value of its own input only, so the others' are mere
+        // claims unless they are proven too.
         if coin.ours && !coin.proven {
             return Rule::OnchainInputs.refuse(format!("input {index} comes without the transaction that it spends"));
         }
@@ -100,6 +103,18 @@ mod tests {
         assert_eq!(refused(&paid(most + 1)), None);
         assert_eq!(refused(&paid(limits.onchain_max_fee_sat)), None);
         assert_eq!(refused(&paid(limits.onchain_max_fee_sat + 1)), Some(Rule::OnchainFee));
+    }
+
+    /// The known limit of the rule, as SECURITY.md tells it: one that ends it changes this test.
+    #[test]
+    fn what_is_not_signed_is_worth_what_the_request_says() {
+        let most = RulesConfig::default().onchain_max_fee_sat;
+        let hidden = || SpentCoin { ours: false, proven: false, ..coin(1_000) };
+        let true_sum = 2 * 10 * most;
+        let outputs = 10 * most;
+        assert_eq!(refused(&spend(vec![coin(true_sum / 2), hidden()], outputs)), None);
+        assert_eq!(refused(&spend(vec![hidden(), coin(true_sum / 2)], outputs)), None);
+        assert_eq!(refused(&spend(vec![coin(true_sum / 2), coin(true_sum / 2)], outputs)), Some(Rule::OnchainFee));
     }
 
     #[test]
