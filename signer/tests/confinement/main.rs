@@ -4,3 +4,4 @@ mod bounds;
 mod commands;
 mod memory;
 mod program;
+mod unit;
