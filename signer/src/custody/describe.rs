@@ -7,7 +7,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::sealed::{Lock, SealedSeed, TokenCipher};
+use super::{
+    aws::pin::Pin,
+    sealed::{Lock, SealedSeed, TokenCipher},
+};
 use crate::config::CustodyConfig;
 
 /// A name and a value, to be shown. None is a secret.
@@ -77,6 +80,14 @@ pub fn backend(config: &CustodyConfig, data_dir: &Path) -> Backend {
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value.as_ref()?)))
                 .for_each(|(name, value)| say(name, value));
+            match Pin::show(data_dir) {
+                Ok(Some(Pin { secret_arn, version_id })) => {
+                    say("pinned secret", &secret_arn);
+                    say("pinned version", &version_id);
+                }
+                Ok(None) => say("pinned version", &"none: it was not read yet"),
+                Err(error) => say("pinned version", &format!("UNREADABLE: {error}")),
+            }
             ("aws-secretsmanager", None, vec![format!("secret {}, all its versions", secrets.secret.as_str())])
         }
     };

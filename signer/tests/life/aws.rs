@@ -74,6 +74,11 @@ fn a_seed_moves_from_key_to_key_and_backend_to_backend() {
         let view: serde_json::Value =
             serde_json::from_str(&site.ok(&["list", "--config", &format!("{to}.toml"), "--json"])).unwrap();
         assert_eq!(view["node_id"], id.to_string());
+        if to == "secret" {
+            let pinned = |what: &str| view["configured"][what].as_str().unwrap_or_default().to_owned();
+            assert!(pinned("pinned_secret").contains(":secret:holdfast/secret-"), "{view}");
+            assert_eq!(pinned("pinned_version").len(), 36, "{view}");
+        }
     }
     assert_eq!(site.files_with(&[seed.as_slice()]), Vec::<String>::new(), "the seed in the clear");
 }

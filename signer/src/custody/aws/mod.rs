@@ -11,7 +11,7 @@ mod confinement;
 mod error;
 mod key;
 pub mod kms;
-mod pin;
+pub(super) mod pin;
 pub mod secrets_manager;
 mod session;
 mod value;

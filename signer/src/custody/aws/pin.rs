@@ -38,20 +38,35 @@ pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("secret.pinned")
 }
 
+fn wrong(path: &Path, why: &str) -> CustodyError {
+    CustodyError::Wrong(format!("pinned version {}: {why}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Option<Document>, CustodyError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(CustodyError::Unavailable(format!("pinned version {}: {e}", path.display()))),
+    };
+    let document: Document = toml::from_str(&text).map_err(|e| wrong(path, e.message()))?;
+    match document.version {
+        VERSION => Ok(Some(document)),
+        _ => Err(wrong(path, "is of a format that this program does not know")),
+    }
+}
+
 impl Pin {
+    /// As it lies there, without a look at whose it is. None when no version is pinned yet.
+    pub fn show(data_dir: &Path) -> Result<Option<Self>, CustodyError> {
+        let pinned = read(&path(data_dir))?;
+        Ok(pinned.map(|Document { secret_arn, version_id, .. }| Self { secret_arn, version_id }))
+    }
+
     /// None when no version is pinned yet; an error when the pin is another node's.
     pub fn read(data_dir: &Path, network: Network, node_id: &PublicKey) -> Result<Option<Self>, CustodyError> {
         let path = path(data_dir);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(CustodyError::Unavailable(format!("pinned version {}: {e}", path.display()))),
-        };
-        let wrong = |why: &str| CustodyError::Wrong(format!("pinned version {}: {why}", path.display()));
-        let document: Document = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
-        if document.version != VERSION {
-            return Err(wrong("is of a format that this program does not know"));
-        }
+        let wrong = |why: &str| wrong(&path, why);
+        let Some(document) = read(&path)? else { return Ok(None) };
         if document.network != network.to_string() {
             return Err(wrong(&format!("is for network {}, not {network}", document.network)));
         }
