@@ -178,6 +178,7 @@ async fn a_handover_is_recorded_and_the_next_leads_at_once() {
     let admin = server.admin().await;
     let reader = PgReader::new(server.config());
     assert!(matches!(reader.leadership(20).await, Err(ReadError::Unavailable(_))), "there has been no leader");
+    assert!(!server.log().contains("does not exist"), "the server was asked for what is not there: {}", server.log());
     let (first, store) = open(&server.config()).await;
     let phases = BTreeMap::from([("load".to_owned(), Duration::from_micros(1234))]);
     first.record_phases(&phases).await.unwrap();

@@ -142,7 +142,7 @@ impl Server {
         self.folder.path().join("data")
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_proto::error::Error;
@@ -19,6 +20,8 @@ pub struct PgReader {
     config: PgConfig,
     purpose: Purpose,
     session: Mutex<Option<Arc<Session>>>,
+    /// Whether the tables were seen. They never go away again.
+    has_tables: AtomicBool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,12 +98,12 @@ pub enum ReadError {
 
 impl PgReader {
     pub fn new(config: PgConfig) -> Self {
-        Self { config, purpose: Purpose::Read, session: Mutex::new(None) }
+        Self { config, purpose: Purpose::Read, session: Mutex::new(None), has_tables: AtomicBool::new(false) }
     }
 
     /// For the leader, which decides by what it reads: asks no server that may lag behind what was committed.
     pub fn of_primary(config: PgConfig) -> Self {
-        Self { config, purpose: Purpose::ReadOwn, session: Mutex::new(None) }
+        Self { config, purpose: Purpose::ReadOwn, session: Mutex::new(None), has_tables: AtomicBool::new(false) }
     }
 
     /// At most `limit` forwards, newest first, of those before the one with sequence `before`.
@@ -144,6 +147,14 @@ impl PgReader {
 
     /// The newest term, who leads, and the last `history` takeovers.
     pub async fn leadership(&self, history: u32) -> Result<LeadershipView, ReadError> {
+        // A question that fails is an error in the server's log, at every first start.
+        if !self.has_tables.load(Ordering::Relaxed) {
+            let there = "SELECT to_regclass('holdfast.leadership') IS NOT NULL";
+            if self.rows(there, &[], |row| Ok(row.try_get(0)?)).await?.first() != Some(&true) {
+                return Err(ReadError::Unavailable("it has no tables yet: no replica has led".into()));
+            }
+            self.has_tables.store(true, Ordering::Relaxed);
+        }
         // One statement, so that leader and history are of one moment.
         let limit = i64::from(history);
         let rows = self.rows(LEADERSHIP, &[&limit], leadership_row).await?;
