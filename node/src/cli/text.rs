@@ -28,7 +28,7 @@ pub(super) fn balance(b: &v1::GetBalanceResponse) -> String {
     let sat = |amount| format!("{} sat", grouped(amount));
     pairs(&[
         ("on-chain", sat(b.onchain_confirmed_sat)),
-        ("on-chain, unconfirmed", sat(b.onchain_pending_sat)),
+        ("on-chain, pending", sat(b.onchain_pending_sat)),
         ("can be spent", sat(b.onchain_spendable_sat)),
         ("of which reserved", sat(b.onchain_reserve_sat)),
         ("in channels", sat(b.lightning_sat)),
