@@ -310,7 +310,8 @@ fn as_text(event: &v1::Event) -> String {
     };
     let line = format!("{}  {}  {} {}  {about}", text::time(event.at_ms), event.sequence, topic(event), event.what);
     // What a peer or an operator wrote must not end a line, nor move a terminal's cursor.
-    line.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let line: String = line.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    text::printable(&line)
 }
 
 #[cfg(test)]

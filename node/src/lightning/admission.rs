@@ -38,7 +38,7 @@ pub async fn listen(listener: TcpListener, peers: Arc<PeerManager>, limits: Limi
             Ok((stream, from)) => {
                 let mut inside = lock(&door);
                 let admitted = inside.admit(from.ip(), &stream);
-                if let Some(turned_away) = inside.to_tell(Instant::now()) {
+                if let Some(turned_away) = inside.untold(Instant::now()) {
                     tracing::warn!(turned_away, last = %from.ip(), "too many peers want to connect; see [peers] max_inbound");
                 }
                 drop(inside);
@@ -162,7 +162,7 @@ impl Door {
     }
 
     /// How many were turned away since this was last said, when it is time to say so.
-    fn to_tell(&mut self, now: Instant) -> Option<u64> {
+    fn untold(&mut self, now: Instant) -> Option<u64> {
         let due = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
         if self.turned_away == 0 || !due {
             return None;

@@ -25,8 +25,8 @@ use lightning::{
 
 use super::{
     BufferedBroadcaster, CommitQueue,
-    channel_backup::ChannelBackups,
     acceptance::{Acceptance, Wanted},
+    channel_backup::ChannelBackups,
     funding::Fundings,
     holds::{Arrival, Holds},
     metrics::PaymentMetrics,
@@ -375,7 +375,8 @@ impl Events {
         // What pays to the wallet's own scripts the wallet has seen already, and what a close paid to a destination of
         // the operator's is there. What is left are the scripts of a node that was imported.
         let info = self.keys.info();
-        let to_signer = |script: &[u8]| [&info.destination_script, &info.shutdown_script].into_iter().any(|s| s == script);
+        let to_signer =
+            |script: &[u8]| [&info.destination_script, &info.shutdown_script].into_iter().any(|s| s == script);
         let outside: Vec<_> = outputs
             .into_iter()
             .filter(|output| match output {

@@ -56,10 +56,8 @@ async fn an_archived_monitor_takes_its_updates_along_and_leaves_those_of_others(
     });
     let manager = Some(vec![1]);
     store.commit(&Batch { manager, monitors: monitors.collect(), ..Batch::default() }).await.unwrap();
-    let monitors = vec![
-        MonitorWrite::Update { key: gone, update_id: 4, bytes: vec![] },
-        MonitorWrite::Archive { key: gone },
-    ];
+    let monitors =
+        vec![MonitorWrite::Update { key: gone, update_id: 4, bytes: vec![] }, MonitorWrite::Archive { key: gone }];
     store.commit(&Batch { monitors, ..Batch::default() }).await.unwrap();
     let left = admin.query("SELECT channel_id FROM holdfast.monitor_updates", &[]).await.unwrap();
     let left: Vec<Vec<u8>> = left.iter().map(|row| row.get(0)).collect();

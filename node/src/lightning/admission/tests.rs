@@ -70,11 +70,11 @@ fn it_is_told_once_in_a_while() {
     let (ours, _theirs) = connection();
     let mut door = Door::new(Limits { in_all: 0, from_one_address: 1 });
     let start = Instant::now();
-    assert_eq!(door.to_tell(start), None);
+    assert_eq!(door.untold(start), None);
     (0..3).for_each(|_| assert_eq!(door.admit(address(1), &ours), None));
-    assert_eq!(door.to_tell(start), Some(3));
+    assert_eq!(door.untold(start), Some(3));
     (0..4).for_each(|_| assert_eq!(door.admit(address(1), &ours), None));
-    assert_eq!(door.to_tell(start + TOLD_EVERY / 2), None);
-    assert_eq!(door.to_tell(start + TOLD_EVERY), Some(4));
-    assert_eq!(door.to_tell(start + TOLD_EVERY * 2), None);
+    assert_eq!(door.untold(start + TOLD_EVERY / 2), None);
+    assert_eq!(door.untold(start + TOLD_EVERY), Some(4));
+    assert_eq!(door.untold(start + TOLD_EVERY * 2), None);
 }
