@@ -17,7 +17,8 @@ use holdfast_signer::{
 
 use super::{
     Exit, Failure,
-    establish::{cannot, create_directory},
+    directory::Directory,
+    establish::cannot,
     node_id, restore,
 };
 
@@ -48,8 +49,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = SignerConfig::load(&args.config)?;
     let node_id = node_id::read(&config.data_dir)?;
     // A rule for a folder needs one that is there.
-    create_directory(&args.out)?;
-    let mut allowed = confine::Plan::for_keys(&config)?;
+    let directory = Directory::make(&args.out)?;
+    let mut allowed = directory.may_go(confine::Plan::for_keys(&config)?);
     allowed.write.insert(args.out.clone());
     let confined = allowed.apply()?;
     let custody = custody::open(&config.custody, config.network, &config.data_dir, &node_id)?;
@@ -72,6 +73,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             false => failure.and(format!("these shares are of no use and could not be removed: {left:?}")),
         });
     }
+    directory.keep();
     paths.iter().for_each(|path| println!("{}", path.display()));
     if custody.identity_in_token() {
         eprintln!(

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,7 +14,7 @@ use holdfast_signer::{
     harden::confine::Plan,
 };
 
-use super::{Exit, Failure, node_id};
+use super::{Exit, Failure, directory::Directory, node_id};
 
 /// Refuses a data directory that is a node's already, and a configuration that keys are not made with. Nothing is made, read or asked for before this.
 pub fn refuse_existing(config: &SignerConfig) -> Result<(), Failure> {
@@ -37,8 +36,8 @@ pub fn establish(
     make: impl FnOnce() -> Result<Arc<dyn Custody>, CustodyError>,
 ) -> Result<PublicKey, Failure> {
     refuse_existing(config)?;
-    create_directory(&config.data_dir)?;
-    let confined = Plan::for_keys(config)?.apply()?;
+    let directory = Directory::make(&config.data_dir)?;
+    let confined = directory.may_go(Plan::for_keys(config)?).apply()?;
     // Before any key: a guard without keys can be made again, keys without a guard must not be used.
     let guard = guard_path(&config.data_dir);
     EmbeddedStore::create(&guard)?;
@@ -54,6 +53,7 @@ pub fn establish(
             guard.display()
         ))
     })?;
+    directory.keep();
     Ok(id)
 }
 
@@ -88,10 +88,6 @@ pub fn prove(config: &SignerConfig, node_id: &PublicKey, seed: &Seed) -> Result<
 
 pub fn guard_path(data_dir: &Path) -> PathBuf {
     data_dir.join("guard.redb")
-}
-
-pub fn create_directory(path: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| cannot(path, e))
 }
 
 pub fn cannot(path: &Path, why: impl std::fmt::Display) -> Failure {

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 mod confirm;
+mod directory;
 mod establish;
 pub mod import;
 pub mod init;

@@ -11,7 +11,8 @@ use holdfast_signer::{
 
 use super::{
     Exit, Failure,
-    establish::{create_directory, guard_path, prove, refuse_existing},
+    directory::Directory,
+    establish::{guard_path, prove, refuse_existing},
     node_id,
 };
 
@@ -65,8 +66,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(stays());
     }
     // A rule for a folder needs one that is there.
-    create_directory(&to.data_dir)?;
-    let confined = Plan::for_keys(&from)?.and(Plan::for_keys(&to)?).apply()?;
+    let directory = Directory::make(&to.data_dir)?;
+    let confined = directory.may_go(Plan::for_keys(&from)?.and(Plan::for_keys(&to)?)).apply()?;
     let source = custody::open(&from.custody, from.network, &from.data_dir, &node_id)?;
     source.self_test()?;
     if source.identity_in_token() {
@@ -88,6 +89,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if own_directory {
         node_id::record(&to.data_dir, &node_id).map_err(at_the_target)?;
     }
+    directory.keep();
     println!("{node_id}");
     eprint!("{}", next_steps(args, &from, &to, own_directory));
     Ok(())

@@ -48,6 +48,8 @@ pub struct Plan {
     pub read: BTreeSet<PathBuf>,
     pub write: BTreeSet<PathBuf>,
     pub execute: BTreeSet<PathBuf>,
+    /// Folders in which, at any depth, empty folders may be removed.
+    pub remove_empty: BTreeSet<PathBuf>,
     pub bind_ports: BTreeSet<u16>,
     pub connect_ports: BTreeSet<u16>,
     /// Closed again with the rest.

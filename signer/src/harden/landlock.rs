@@ -33,7 +33,12 @@ fn restrict(plan: &Plan, level: CompatLevel) -> Result<(), RulesetError> {
         .scope(Scope::Signal)
         .and_then(Ruleset::create)?
         .set_compatibility(level);
-    let paths = [(&plan.read, read), (&plan.write, read | write()), (&plan.execute, read | AccessFs::Execute)];
+    let paths = [
+        (&plan.read, read),
+        (&plan.write, read | write()),
+        (&plan.execute, read | AccessFs::Execute),
+        (&plan.remove_empty, AccessFs::RemoveDir.into()),
+    ];
     for (path, access) in paths.into_iter().flat_map(|(paths, access)| paths.iter().map(move |path| (path, access))) {
         // What is not there now is not needed: what is, was checked before.
         let Ok(fd) = PathFd::new(path) else { continue };

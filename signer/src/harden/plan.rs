@@ -45,6 +45,7 @@ impl Plan {
         self.read.extend(other.read);
         self.write.extend(other.write);
         self.execute.extend(other.execute);
+        self.remove_empty.extend(other.remove_empty);
         self.bind_ports.extend(other.bind_ports);
         self.connect_ports.extend(other.connect_ports);
         self.connect_ports_at_start.extend(other.connect_ports_at_start);

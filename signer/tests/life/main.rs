@@ -2,6 +2,7 @@
 
 mod aws;
 mod backup;
+mod folders;
 #[allow(dead_code, reason = "shared with the tests of the AWS backends, which use more of it")]
 #[path = "../custody/aws/http.rs"]
 mod http;

@@ -8,7 +8,10 @@ use std::{
 use tokio::time::{self, Instant};
 
 use super::*;
-use crate::{rules::Call, service::self_test::{Pace, keep_testing}};
+use crate::{
+    rules::Call,
+    service::self_test::{Pace, keep_testing},
+};
 
 #[derive(Clone)]
 struct Leaving {
