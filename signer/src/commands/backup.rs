@@ -15,12 +15,7 @@ use holdfast_signer::{
     harden::confine,
 };
 
-use super::{
-    Exit, Failure,
-    directory::Directory,
-    establish::cannot,
-    node_id, restore,
-};
+use super::{Exit, Failure, directory::Directory, establish::cannot, node_id, restore};
 
 /// The guard is not in it: a guard that is older than its node is worse than none.
 #[derive(clap::Args)]

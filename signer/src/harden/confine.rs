@@ -198,3 +198,18 @@ pub(super) fn enclosing(path: &Path) -> PathBuf {
         _ => path,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where Debian's /etc/ssl/certs links to: what is not read there is a warning at each start with AWS.
+    #[test]
+    fn who_connects_may_read_the_authorities_that_the_systems_folder_links_to() {
+        let mut plan = Plan::new(&ConfinementConfig::default()).unwrap();
+        plan.connect_at_start(443);
+        for folder in ["/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"] {
+            assert!(plan.read.contains(Path::new(folder)), "{folder}");
+        }
+    }
+}
