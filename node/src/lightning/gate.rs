@@ -2,7 +2,7 @@
 //! turned into a forced one.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use lightning::{
         types::ChannelId,
     },
     types::features::{InitFeatures, NodeFeatures},
+    util::errors::APIError,
 };
 
 use super::{
@@ -50,6 +51,8 @@ pub struct MessageGate<CM: Deref> {
     shutdowns: Mutex<Shutdowns>,
     /// Channels that wait for their closing transaction to show up on chain: with whom, and since which height.
     waiting: Mutex<HashMap<ChannelId, (PublicKey, u32)>>,
+    /// Channels that have resumed and that are to be closed again: a crash came between the signature and its commit.
+    to_close: Mutex<BTreeSet<(PublicKey, ChannelId)>>,
     hooks: Box<dyn GateHooks>,
 }
 
@@ -68,6 +71,12 @@ pub trait GateHooks: Send + Sync {
     /// Whether a peer that resumed a channel `since` has by now repeated all that it has to repeat.
     fn has_repeated(&self, _peer: &PublicKey, since: Instant) -> bool {
         since.elapsed() >= REPEATING
+    }
+
+    /// Whether the signer had signed a cooperative close of a channel when this term began. From then on it signs no new
+    /// commitment, so that nothing may be added to the channel.
+    fn close_signed(&self, _channel: &ChannelId) -> bool {
+        false
     }
 
     /// An HTLC has come in: its onion will be opened soon.
@@ -92,6 +101,8 @@ pub trait ChannelView {
     /// Whether the peer has yet to acknowledge (`revoke_and_ack`) an HTLC that we added.
     fn unacknowledged_adds(&self, peer: &PublicKey, channel: &ChannelId) -> bool;
     fn height(&self) -> u32;
+    /// Begins a cooperative close. The peer must have resumed the channel.
+    fn close(&self, peer: &PublicKey, channel: &ChannelId) -> Result<(), APIError>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +110,8 @@ pub enum ClosingState {
     /// There is no such channel.
     Unknown,
     Open,
+    /// Our `shutdown` is under way, and the peer's has not come.
+    Initiated,
     /// The peer's `shutdown` has come, and HTLCs are pending.
     Resolving,
     /// `shutdown` went both ways and no HTLC is left: a closing transaction may be signed already.
@@ -114,8 +127,8 @@ where
     }
 
     pub fn with_hooks(manager: CM, queue: Arc<CommitQueue>, hooks: Box<dyn GateHooks>) -> Self {
-        let (fresh, held, shutdowns, waiting) = Default::default();
-        Self { manager, queue, fresh, held, shutdowns, waiting, hooks }
+        let (fresh, held, shutdowns, waiting, to_close) = Default::default();
+        Self { manager, queue, fresh, held, shutdowns, waiting, to_close, hooks }
     }
 
     /// Whether what the peer says means only that it has finished a cooperative close which we have not: it then holds
@@ -147,8 +160,27 @@ where
         }
     }
 
+    /// Closes those channels that are to be closed again. What cannot be closed yet, be it for a monitor update that is
+    /// under way, stays for the next time.
+    fn close_again(&self) {
+        // Each change is a single call.
+        let mut to_close = self.to_close.lock().unwrap_or_else(PoisonError::into_inner);
+        to_close.retain(|(peer, channel)| {
+            if self.manager.closing_state(peer, channel) != ClosingState::Open {
+                return false;
+            }
+            match self.manager.close(peer, channel) {
+                Ok(()) => tracing::info!(%channel, "the signer has signed a close of this channel: it is closed again"),
+                Err(error) => tracing::debug!(%channel, ?error, "a channel cannot be closed again yet"),
+            }
+            self.manager.closing_state(peer, channel) == ClosingState::Open
+        });
+    }
+
     /// Takes what the manager has to say, but for channels that may not resume: those stay as they are.
     fn take_from_manager(&self) {
+        // Before the manager sends what waited for a monitor update: an HTLC among it would be one too many.
+        self.close_again();
         let mut fresh = self.fresh();
         fresh.extend(self.manager.get_and_clear_pending_msg_events().into_iter().filter(|event| match event {
             MessageSendEvent::SendChannelReestablish { msg, .. } => self.hooks.may_resume(msg),
@@ -188,6 +220,10 @@ impl<CM: AChannelManager> ChannelView for CM {
     fn height(&self) -> u32 {
         self.get_cm().current_best_block().height
     }
+
+    fn close(&self, peer: &PublicKey, channel: &ChannelId) -> Result<(), APIError> {
+        self.get_cm().close_channel(channel, peer)
+    }
 }
 
 fn closing_state(channel: &ChannelDetails) -> ClosingState {
@@ -197,6 +233,7 @@ fn closing_state(channel: &ChannelDetails) -> ClosingState {
         // What LDK says of a channel in negotiation while its peer is away.
         Some(ResolvingHTLCs) if idle => ClosingState::Negotiating,
         Some(ResolvingHTLCs) => ClosingState::Resolving,
+        Some(ShutdownInitiated) => ClosingState::Initiated,
         Some(NegotiatingClosingFee | ShutdownComplete) => ClosingState::Negotiating,
         _ => ClosingState::Open,
     }
@@ -250,6 +287,7 @@ where
         self.held().retain(|(peer, _), _| *peer != their_node_id);
         self.fresh().retain(|event| address(event).is_none_or(|(peer, _)| peer != their_node_id));
         self.shutdowns().disconnected(&their_node_id);
+        self.to_close.lock().unwrap_or_else(PoisonError::into_inner).retain(|(peer, _)| *peer != their_node_id);
         self.manager.peer_disconnected(their_node_id);
     }
 
@@ -314,6 +352,11 @@ where
             self.shutdowns().resumed(their_node_id, channel);
         }
         self.manager.handle_channel_reestablish(their_node_id, msg);
+        // LDK closes no channel whose peer is away, and adds no HTLC to one; what waited in it to be added, LDK has let go.
+        if self.hooks.close_signed(&channel) {
+            self.to_close.lock().unwrap_or_else(PoisonError::into_inner).insert((their_node_id, channel));
+            self.close_again();
+        }
     }
 
     /// After a reconnection LDK repeats its `shutdown` before the HTLCs that came before it, and closes a channel whose

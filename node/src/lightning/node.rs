@@ -43,7 +43,7 @@ use super::{
     peers::Dialer,
     probes::Probes,
     received::Received,
-    resume::Resume,
+    resume::{Resume, warn_of_broadcasts},
     settings,
     settled::Settled,
     settling::{Settling, SettlingListener, outpoints},
@@ -305,6 +305,7 @@ impl LightningNode {
         load::start_watching(&chain_monitor, &persister, monitors)?;
         queue.rebroadcast_closings();
 
+        let broadcast = resume.signed_for_broadcast();
         let gate = Arc::new(MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(resume)));
         let gossip_sync = Arc::new(P2PGossipSync::new(graph.clone(), None::<Arc<UtxoLookup>>, logger.clone()));
         let gossip = {
@@ -340,6 +341,11 @@ impl LightningNode {
             logger.clone(),
             keys.clone(),
         ));
+        if !broadcast.is_empty() {
+            // A monitor that has closed its channel by itself says so now, and the manager then has the channel no longer.
+            tokio::task::block_in_place(|| peer_manager.process_events());
+            warn_of_broadcasts(&broadcast, manager.list_channels().iter().map(|channel| channel.channel_id));
+        }
         let verifier = UtxoLookup::new(bitcoind.clone(), TokioSpawner, gossip_sync.clone(), peer_manager.clone());
         gossip_sync.add_utxo_lookup(Some(Arc::new(verifier)));
 

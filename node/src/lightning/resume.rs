@@ -73,6 +73,11 @@ impl Resume {
         self.lock().iter().copied().collect()
     }
 
+    /// The channels of which the signer had signed our commitment for broadcast, and its number.
+    pub fn signed_for_broadcast(&self) -> HashMap<ChannelId, u64> {
+        signed_for_broadcast(&self.states)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeSet<ChannelId>> {
         // Each change is a single insert.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,6 +110,10 @@ impl GateHooks for Resume {
 
     fn is_held(&self, channel: &ChannelId) -> bool {
         self.lock().contains(channel)
+    }
+
+    fn close_signed(&self, channel: &ChannelId) -> bool {
+        self.states.get(channel).is_some_and(|state| state.close_signed)
     }
 
     fn htlc_arrived(&self, message: &UpdateAddHTLC) {
@@ -145,6 +154,25 @@ fn forgotten(signer: &v1::GetChannelStateResponse, next_holder: u64, next_revoca
         return Some(format!("the peer revoked commitment {}, and the signer was not told", next_revocation - 1));
     }
     None
+}
+
+fn signed_for_broadcast(signer: &HashMap<ChannelId, v1::GetChannelStateResponse>) -> HashMap<ChannelId, u64> {
+    signer.iter().filter_map(|(channel, state)| Some((*channel, state.holder_signed?))).collect()
+}
+
+/// Names the channels that are `open` although our commitment is `signed` for broadcast: the order to close them by force
+/// was lost in a crash. The signer releases no more secrets of them, so they cannot go on. Returns how many there are.
+pub fn warn_of_broadcasts(signed: &HashMap<ChannelId, u64>, open: impl IntoIterator<Item = ChannelId>) -> usize {
+    let stuck = open.into_iter().filter_map(|channel| Some((channel, signed.get(&channel)?)));
+    stuck
+        .inspect(|(channel, number)| {
+            tracing::error!(
+                %channel,
+                "our commitment {number} is signed for broadcast and the channel is open: the signer lets it go no further; \
+                 `holdfast close {channel} --force` it"
+            );
+        })
+        .count()
 }
 
 /// Hands out channel signers, and remembers for whom.
@@ -228,6 +256,18 @@ mod tests {
         assert!(forgotten(&state(None, None), 1, 1).is_some());
         assert!(forgotten(&state(Some(4), Some(4)), 6, 5).is_some());
         assert!(forgotten(&state(Some(5), Some(3)), 6, 5).is_some());
+    }
+
+    #[test]
+    fn a_commitment_that_is_signed_for_broadcast_is_told_of_while_its_channel_is_open() {
+        let (open, signed, closed, new) =
+            (ChannelId([1; 32]), ChannelId([2; 32]), ChannelId([3; 32]), ChannelId([4; 32]));
+        let state = |holder_signed| v1::GetChannelStateResponse { holder_signed, ..Default::default() };
+        let states = HashMap::from([(open, state(None)), (signed, state(Some(7))), (closed, state(Some(8)))]);
+        let broadcast = signed_for_broadcast(&states);
+        assert_eq!(broadcast, HashMap::from([(signed, 7), (closed, 8)]));
+        assert_eq!(warn_of_broadcasts(&broadcast, [open, signed, new]), 1);
+        assert_eq!(warn_of_broadcasts(&broadcast, [open, new]), 0);
     }
 
     #[test]

@@ -114,19 +114,11 @@ fn run_with<K: Keys>(
     }
 }
 
-/// Runs that show a fault which is not mended yet; `HOLDFAST_CRASH_SEED` runs them all the same.
-///
-/// 122: a crash between a cooperative close that the signer has signed and the commit. The node that is loaded knows nothing of
-/// the close, and may add an HTLC before the peer repeats its `shutdown`; the signer refuses that commitment (`close-htlcs`).
-const STILL_FAILING: [u64; 1] = [122];
-
 fn seeds(default: u64) -> Vec<u64> {
     let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
     match number("HOLDFAST_CRASH_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("HOLDFAST_CRASH_SEEDS").unwrap_or(default))
-            .filter(|seed| !STILL_FAILING.contains(seed))
-            .collect(),
+        None => (1..=number("HOLDFAST_CRASH_SEEDS").unwrap_or(default)).collect(),
     }
 }
 

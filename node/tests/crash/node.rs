@@ -41,6 +41,11 @@ pub trait Keys:
     NodeSigner + EntropySource + SignerProvider<EcdsaSigner = <Self as Keys>::Signer> + Send + Sync + 'static
 {
     type Signer: EcdsaChannelSigner + Send + Sync + 'static;
+
+    /// Whether a cooperative close is signed of the channel whose signer was handed out last.
+    fn close_signed(&self) -> bool {
+        false
+    }
 }
 
 impl Keys for KeysManager {

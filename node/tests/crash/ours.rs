@@ -17,7 +17,7 @@ use holdfast_node::{
 };
 use lightning::{
     chain::{Listen, chaininterface::BroadcasterInterface},
-    ln::channelmanager::ChannelManagerReadArgs,
+    ln::{channelmanager::ChannelManagerReadArgs, types::ChannelId},
     onion_message::messenger::NullMessageRouter,
     util::ser::Writeable,
 };
@@ -52,9 +52,20 @@ type Commits<K> = Committer<LdkMachine<Arc<Manager<K>>, Arc<Monitors<K>>>>;
 #[derive(Clone, Default)]
 pub struct UnderWay(pub Arc<Mutex<BTreeSet<PublicKey>>>);
 
-impl GateHooks for UnderWay {
+/// What the gate asks.
+struct Hooks {
+    under_way: UnderWay,
+    /// The channels of which the signer had signed a cooperative close when the node was loaded.
+    close_signed: BTreeSet<ChannelId>,
+}
+
+impl GateHooks for Hooks {
     fn has_repeated(&self, peer: &PublicKey, _since: Instant) -> bool {
-        !self.0.lock().unwrap().contains(peer)
+        !self.under_way.0.lock().unwrap().contains(peer)
+    }
+
+    fn close_signed(&self, channel: &ChannelId) -> bool {
+        self.close_signed.contains(channel)
     }
 }
 
@@ -111,11 +122,18 @@ impl<K: Keys> Ours<K> {
             _ => Arc::new(ClosingWatch::new(monitors.clone(), queue.clone())),
         };
 
+        let mut close_signed = BTreeSet::new();
         let manager = match &loaded.manager {
             None => Node::new_manager(parts, &keys, &broadcaster, watch, chain.lock().unwrap().tip()),
             Some(bytes) => {
-                let read =
-                    load::read_monitors(&loaded.monitors, (&keys, &keys), &broadcaster, &parts.fees, &parts.log)?;
+                let mut read = Vec::new();
+                for stored in loaded.monitors.chunks(1) {
+                    let signers = (&keys, &keys);
+                    read.extend(load::read_monitors(stored, signers, &broadcaster, &parts.fees, &parts.log)?);
+                    if keys.close_signed() {
+                        close_signed.extend(stored.iter().map(|stored| ChannelId(stored.key.0)));
+                    }
+                }
                 let args = ChannelManagerReadArgs::new(
                     keys.clone(),
                     keys.clone(),
@@ -163,7 +181,10 @@ impl<K: Keys> Ours<K> {
         let under_way = UnderWay::default();
         let handler: Arc<DynHandler> = match order {
             Order::GateOff => manager.clone(),
-            _ => Arc::new(MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(under_way.clone()))),
+            _ => {
+                let hooks = Hooks { under_way: under_way.clone(), close_signed };
+                Arc::new(MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(hooks)))
+            }
         };
         let network = chain.clone();
         let machine = LdkMachine {

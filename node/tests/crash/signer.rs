@@ -80,7 +80,7 @@ impl Signer {
         let options = Options { deadline: Duration::from_secs(1), on_fatal: Arc::new(|fatal| panic!("{fatal}")) };
         let remote = RemoteKeys::over(transport, options, term, Destinations::Signer).unwrap();
         let entropy = u64::from_le_bytes(self.seed[..8].try_into().unwrap()) ^ term.rotate_left(32);
-        Arc::new(SignerKeys { remote, entropy: Mutex::new(Rng::new(entropy)) })
+        Arc::new(SignerKeys { remote, entropy: Mutex::new(Rng::new(entropy)), last: Mutex::default() })
     }
 }
 
@@ -168,10 +168,17 @@ for_each_call!(in_process);
 pub struct SignerKeys {
     remote: RemoteKeys,
     entropy: Mutex<Rng>,
+    /// The keys id of the signer that was handed out last.
+    last: Mutex<Option<[u8; 32]>>,
 }
 
 impl Keys for SignerKeys {
     type Signer = RemoteChannelSigner;
+
+    fn close_signed(&self) -> bool {
+        let last = *self.last.lock().unwrap();
+        last.is_some_and(|keys_id| self.remote.channel_state(keys_id).unwrap().close_signed)
+    }
 }
 
 impl EntropySource for SignerKeys {
@@ -188,6 +195,7 @@ impl SignerProvider for SignerKeys {
     }
 
     fn derive_channel_signer(&self, channel_keys_id: [u8; 32]) -> RemoteChannelSigner {
+        *self.last.lock().unwrap() = Some(channel_keys_id);
         self.remote.derive_channel_signer(channel_keys_id)
     }
 

@@ -16,6 +16,8 @@ struct Manager {
     state: Mutex<ClosingState>,
     unacknowledged: AtomicBool,
     height: AtomicU32,
+    /// A monitor update is under way: no channel can be closed.
+    busy: AtomicBool,
 }
 
 impl ChannelView for Manager {
@@ -29,6 +31,15 @@ impl ChannelView for Manager {
 
     fn height(&self) -> u32 {
         self.height.load(Ordering::SeqCst)
+    }
+
+    fn close(&self, _: &PublicKey, _: &ChannelId) -> Result<(), APIError> {
+        if self.busy.load(Ordering::SeqCst) {
+            return Err(APIError::ChannelUnavailable { err: "a monitor update is under way".to_owned() });
+        }
+        self.hears.lock().unwrap().push("close");
+        *self.state.lock().unwrap() = ClosingState::Initiated;
+        Ok(())
     }
 }
 
@@ -114,11 +125,18 @@ impl ChannelMessageHandler for Manager {
 
 /// Whether peers have repeated all that they have to repeat.
 #[derive(Clone, Default)]
-struct Repeated(Arc<AtomicBool>);
+struct Repeated(Arc<AtomicBool>, CloseSigned);
+
+/// Whether the signer has signed a close of [`CHANNEL`].
+type CloseSigned = Arc<AtomicBool>;
 
 impl GateHooks for Repeated {
     fn has_repeated(&self, _: &PublicKey, _: Instant) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+
+    fn close_signed(&self, channel: &ChannelId) -> bool {
+        *channel == CHANNEL && self.1.load(Ordering::SeqCst)
     }
 }
 
@@ -143,6 +161,7 @@ fn setup(state: ClosingState) -> Setup {
         state: Mutex::new(state),
         unacknowledged: AtomicBool::new(false),
         height: AtomicU32::new(100),
+        busy: AtomicBool::new(false),
     });
     let (queue, repeated) = (Arc::new(CommitQueue::default()), Repeated::default());
     let gate = MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(repeated.clone()));
@@ -352,6 +371,44 @@ fn a_shutdown_that_waited_is_forgotten_with_the_connection_and_later_ones_do_not
     setup.repeated.0.store(false, Ordering::SeqCst);
     setup.gate.handle_shutdown(peer(), &shutdown(OTHER));
     assert_eq!(setup.heard(), ["handle_shutdown"]);
+}
+
+/// A crash came between the signer's signature under a closing transaction and its commit.
+#[test]
+fn p2_a_channel_whose_close_is_signed_is_closed_again_when_it_resumes() {
+    let setup = setup(ClosingState::Open);
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    assert_eq!(setup.heard(), ["handle_channel_reestablish"], "no close is signed");
+    setup.repeated.1.store(true, Ordering::SeqCst);
+    setup.gate.handle_channel_reestablish(peer(), &msgs::ChannelReestablish { channel_id: OTHER, ..reestablish(5) });
+    assert_eq!(setup.heard(), ["handle_channel_reestablish"], "that of another channel is");
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    assert_eq!(setup.heard(), ["handle_channel_reestablish", "close"]);
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    setup.out();
+    assert_eq!(setup.heard(), ["handle_channel_reestablish"], "it is being closed");
+}
+
+#[test]
+fn what_cannot_be_closed_again_at_once_is_closed_later_on_the_same_connection() {
+    let setup = setup(ClosingState::Open);
+    setup.repeated.1.store(true, Ordering::SeqCst);
+    setup.manager.busy.store(true, Ordering::SeqCst);
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    setup.out();
+    assert_eq!(setup.heard(), ["handle_channel_reestablish"]);
+    setup.manager.busy.store(false, Ordering::SeqCst);
+    setup.out();
+    setup.out();
+    assert_eq!(setup.heard(), ["close"]);
+    // Without the peer there is nothing to close.
+    *setup.manager.state.lock().unwrap() = ClosingState::Open;
+    setup.manager.busy.store(true, Ordering::SeqCst);
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    setup.gate.peer_disconnected(peer());
+    setup.manager.busy.store(false, Ordering::SeqCst);
+    setup.out();
+    assert_eq!(setup.heard(), ["handle_channel_reestablish"]);
 }
 
 /// Nobody is told that the node splices, and who tries it all the same is told that it does not; LDK never hears of it.
