@@ -338,8 +338,8 @@ mod tests {
         File::create(folder.path().join("ca.pem")).unwrap();
         // bitcoind makes its cookie when it starts: that one may come later.
         find_files(&NodeConfig::parse(&without_ca, folder.path()).unwrap()).unwrap();
-        let password = without_ca
-            .replace("cookie_file = ", "user = \"holdfast\"\npassword_file = \"bitcoind.password\" # ");
+        let password =
+            without_ca.replace("cookie_file = ", "user = \"holdfast\"\npassword_file = \"bitcoind.password\" # ");
         assert!(missing(&password).starts_with("bitcoind.password_file: "));
     }
 }

@@ -73,7 +73,8 @@ struct CliFile {
 impl CliFile {
     fn load(path: &Path) -> Result<Self, Failure> {
         let failed = |why: String| Failure::new(Exit::Config, format!("{}: {why}", path.display()));
-        let text = fs::read_to_string(path).map_err(|e: io::Error| Failure { exit: Exit::NoInput, ..failed(e.to_string()) })?;
+        let text = fs::read_to_string(path)
+            .map_err(|e: io::Error| Failure { exit: Exit::NoInput, ..failed(e.to_string()) })?;
         let mut file: Self = toml::from_str(&text).map_err(|e| failed(e.to_string().trim_end().to_owned()))?;
         let directory = path.parent().unwrap_or(Path::new(""));
         for path in [&mut file.certificate, &mut file.key, &mut file.ca].into_iter().flatten() {

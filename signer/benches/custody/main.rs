@@ -104,7 +104,14 @@ fn aws(moto: &Moto) -> [(&'static str, CustodyConfig); 2] {
     let (endpoint, timeout) = (Some(moto.url()), Duration::from_secs(60));
     let key = moto.key().try_into().unwrap();
     let account = Some(moto::ACCOUNT.to_owned().try_into().unwrap());
-    let kms = AwsKmsCustody { key, account: account.clone(), region: None, profile: None, endpoint: endpoint.clone(), timeout };
+    let kms = AwsKmsCustody {
+        key,
+        account: account.clone(),
+        region: None,
+        profile: None,
+        endpoint: endpoint.clone(),
+        timeout,
+    };
     let secret = "holdfast/bench".to_owned().try_into().unwrap();
     let (region, profile, kms_key) = (None, None, None);
     let secret = AwsSecretsManagerCustody { secret, account, kms_key, region, profile, endpoint, timeout };

@@ -15,8 +15,7 @@ pub(super) async fn load(config: &PgConfig) -> Result<Result<Loaded, StoreError>
     let session = Session::connect(config, Purpose::Setup).await?;
     let client = &session.client;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let (manager, monitors, kv, received) =
-        try_join!(manager(client), monitors(client), kv(client), received(client))?;
+    let (manager, monitors, kv, received) = try_join!(manager(client), monitors(client), kv(client), received(client))?;
     client.batch_execute("COMMIT").await?;
     Ok(assemble(manager, monitors, kv).map(|loaded| Loaded { received, ..loaded }))
 }

@@ -398,9 +398,8 @@ fn a_close_pays_only_ourselves_or_where_the_configuration_says() {
     let close = |side: &Side, script: &ScriptBuf| side.close_to(script.clone(), 700_000, 299_000);
     assert_eq!(refused(close(&pair.opener, &foreign)), "close-destination");
     assert!(!pair.opener.state().close_signed);
-    let named = |side: &Side| {
-        side.core.get_node_info(&side.caller, v1::GetNodeInfoRequest {}).unwrap().close_destinations
-    };
+    let named =
+        |side: &Side| side.core.get_node_info(&side.caller, v1::GetNodeInfoRequest {}).unwrap().close_destinations;
     assert!(named(&pair.opener).is_empty());
 
     let address = bitcoin::Address::from_script(&foreign, Network::Regtest).unwrap().into_unchecked();

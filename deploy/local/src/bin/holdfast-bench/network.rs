@@ -12,7 +12,8 @@ pub const NAMES: [&str; 5] = ["payer", "peer-2", "peer-3", "peer-4", BASELINE];
 /// All but what is measured: their disks are in no figure.
 pub const IN_MEMORY: [&str; 4] = ["payer", "peer-2", "peer-3", "peer-4"];
 /// Few peers open many channels here, one of them with a push.
-pub const TABLES: &str = "[channels]\nmax_push_sat = 100000000\nmax_opens_per_hour = 100000\nmax_opens_per_hour_per_peer = 100000\n";
+pub const TABLES: &str =
+    "[channels]\nmax_push_sat = 100000000\nmax_opens_per_hour = 100000\nmax_opens_per_hour_per_peer = 100000\n";
 const BASELINE: &str = "ordinary";
 
 /// Of the two channels that the payments run through, half on each side.
