@@ -39,9 +39,17 @@ fn a_bad_configuration_ends_the_node_with_78_and_says_where_it_is_bad() {
     assert!(stderr(&typo).contains("netwrok"), "{}", stderr(&typo));
 
     // Parses, but the certificate it names is not there.
-    let postgres = |text: &str, key: &str| text.replacen(&format!("\n{key} = "), &format!("\n#{key} = "), 1);
-    let without = postgres(&postgres(COMMENTED_DEFAULT, "password_file"), "ca_file");
-    std::fs::write(&file, without.replace("/etc/holdfast/", "")).unwrap();
+    let mut text = COMMENTED_DEFAULT.replace("/etc/holdfast/", "");
+    for (from, to) in [
+        ("\npassword_file = ", "\n#password_file = "),
+        ("\nca_file = ", "\n#ca_file = "),
+        ("\n#tls = \"require\"", "\ntls = \"disable\""),
+        ("\nhost = \"db.example\"", "\nhost = \"127.0.0.1\""),
+    ] {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    std::fs::write(&file, text).unwrap();
     let no_certificate = node(&["run", "--config", path]);
     assert_eq!(no_certificate.status.code(), Some(78));
     assert!(stderr(&no_certificate).contains("replica-a.pem"), "{}", stderr(&no_certificate));
