@@ -7,6 +7,7 @@
 mod raw;
 mod table;
 
+// The tests of AWS use more of these two than the bench does.
 #[allow(dead_code)]
 #[path = "../../tests/custody/aws/http.rs"]
 mod http;
