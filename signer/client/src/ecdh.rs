@@ -15,6 +15,9 @@ use crate::session::off_the_workers;
 
 /// Two full channels' worth of HTLCs.
 const CAPACITY: usize = 2 * 483;
+/// So many are asked for at once. The signer takes a limited number of calls of one replica, and those that sign must not
+/// wait behind what a peer sends.
+const ASKED: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct Ahead {
@@ -26,6 +29,8 @@ pub(crate) struct Ahead {
 struct State {
     slots: HashMap<PublicKey, Slot>,
     oldest_first: VecDeque<PublicKey>,
+    /// How many of the slots wait for their answer.
+    asked: usize,
 }
 
 enum Slot {
@@ -37,9 +42,10 @@ impl Ahead {
     /// Takes note of a point; false if it is noted already or there are too many.
     pub(crate) fn note(&self, point: PublicKey) -> bool {
         let mut state = self.lock();
-        if state.slots.contains_key(&point) || !state.make_room() {
+        if state.slots.contains_key(&point) || state.asked >= ASKED || !state.make_room() {
             return false;
         }
+        state.asked += 1;
         state.slots.insert(point, Slot::Asked);
         state.oldest_first.push_back(point);
         true
@@ -48,6 +54,8 @@ impl Ahead {
     /// The answer for a noted point; without one the point is forgotten, and whoever needs it asks for himself.
     pub(crate) fn answer(&self, point: PublicKey, secret: Option<Zeroizing<[u8; 32]>>) {
         let mut state = self.lock();
+        // A slot that waits is never dropped to make room, so each answer finds its own.
+        state.asked = state.asked.saturating_sub(1);
         match secret {
             Some(secret) => {
                 if let Some(slot) = state.slots.get_mut(&point) {
@@ -164,12 +172,26 @@ mod tests {
     #[test]
     fn the_oldest_make_room() {
         let ahead = Ahead::default();
-        for i in 0..CAPACITY as u32 {
+        assert!(ahead.note(point(8888)));
+        for i in 0..CAPACITY as u32 - 1 {
+            assert!(ahead.note(point(i)));
+            ahead.answer(point(i), Some(Zeroizing::new([3; 32])));
+        }
+        assert!(ahead.note(point(9999)));
+        assert!(ahead.get(&point(0)).is_none() && ahead.get(&point(1)).is_some());
+        assert!(!ahead.note(point(8888)), "what is waited for is not dropped");
+    }
+
+    #[test]
+    fn only_so_many_are_asked_for_at_once_and_each_answer_makes_room_for_one() {
+        let ahead = Ahead::default();
+        for i in 0..ASKED as u32 {
             assert!(ahead.note(point(i)));
         }
-        assert!(!ahead.note(point(9999)), "nothing that is waited for is dropped");
+        assert!(!ahead.note(point(9999)));
         ahead.answer(point(3), Some(Zeroizing::new([3; 32])));
-        assert!(ahead.note(point(9999)));
-        assert!(ahead.get(&point(3)).is_none());
+        assert!(ahead.note(point(9999)) && !ahead.note(point(9998)));
+        ahead.answer(point(4), None);
+        assert!(ahead.note(point(9998)) && !ahead.note(point(9997)));
     }
 }
