@@ -17,9 +17,8 @@ use lightning::{
 use lightning_block_sync::{init::synchronize_listeners, poll::ValidatedBlockHeader};
 
 use super::{
-    BufferedBroadcaster, BufferedKv,
+    BufferedBroadcaster, BufferedKv, StartError,
     load::{self, ReadMonitor},
-    node::StartError,
     resume::Recording,
     types::*,
 };
