@@ -15,13 +15,15 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use crate::{
     chain::BitcoindAuth,
     lightning::acceptance::{self, Acceptance},
-    net::{self, TorConfig, fetch::FetchUrl},
+    net::{self, TorConfig},
     operators::Operators,
     store::postgres::{PgConfig, PgTls},
 };
 
+mod gossip;
 mod peers;
 
+pub use gossip::GossipConfig;
 pub use peers::PeersConfig;
 
 /// Every key with its meaning, as `holdfast-node config` prints it.
@@ -84,6 +86,7 @@ impl NodeConfig {
             BitcoindAuth::Cookie(file) => file,
             BitcoindAuth::Password { file, .. } => file,
         });
+        paths.extend(self.gossip.rapid_sync.iter_mut().flat_map(|source| &mut source.ca_file));
         paths
     }
 }
@@ -112,13 +115,6 @@ pub struct SignerConfig {
 pub struct BitcoindConfig {
     pub url: HostPort,
     pub auth: BitcoindAuth,
-}
-
-/// Where the public graph comes from, beside the gossip of peers.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GossipConfig {
-    pub rapid_sync_url: Option<FetchUrl>,
 }
 
 /// The on-chain wallet.
@@ -450,6 +446,7 @@ mod tests {
             ("#mode = \"onion\"", "mode = \"all\"", "needs socks"),
             ("#mode = \"onion\"", "mode = \"none\"", "`onion` or `all`"),
             ("# rapid_sync_url = \"https", "rapid_sync_url = \"http", "unprotected"),
+            ("# rapid_sync_ca_file", "rapid_sync_ca_file", "needs rapid_sync_url"),
             ("advertise = \"", "#advertise = \"", "[api] needs advertise"),
             ("#deadline_seconds = 300", "deadline_seconds = 0", "0 seconds"),
             ("#keep_days = 30", "keep_days = 0", "from 1 to 36500"),

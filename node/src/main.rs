@@ -128,6 +128,8 @@ fn find_files(config: &NodeConfig) -> Result<(), Failure> {
     if let BitcoindAuth::Password { file, .. } = &config.bitcoind.auth {
         files.push(("bitcoind.password_file", file));
     }
+    let rapid_sync_ca_file = config.gossip.rapid_sync.as_ref().and_then(|source| source.ca_file.as_ref());
+    files.extend(rapid_sync_ca_file.map(|file| ("gossip.rapid_sync_ca_file", file)));
     for (key, path) in files {
         if let Err(error) = File::open(path) {
             let why = format!("{key}: {}: {error}: make this file, or leave the key out", path.display());
@@ -341,5 +343,8 @@ mod tests {
         let password =
             without_ca.replace("cookie_file = ", "user = \"holdfast\"\npassword_file = \"bitcoind.password\" # ");
         assert!(missing(&password).starts_with("bitcoind.password_file: "));
+        let mirror =
+            without_ca.replace("# rapid_sync_", "rapid_sync_").replace("tls/rapidsync-ca.pem", "rapidsync-ca.pem");
+        assert!(missing(&mirror).starts_with("gossip.rapid_sync_ca_file: "));
     }
 }

@@ -50,7 +50,7 @@ use super::{
 };
 use crate::{
     chain::{Bitcoind, BlockCache, CachedBlocks, Destinations, FeeEstimates, HeaderCache, Outbox, Wallet},
-    net::{Outbound, fetch::FetchUrl},
+    net::{Outbound, fetch::Source},
     store::{
         Loaded,
         postgres::{PeerRow, PgReader},
@@ -64,7 +64,7 @@ pub struct Parts {
     pub announce: Vec<SocketAddress>,
     pub color: [u8; 3],
     pub outbound: Arc<Outbound>,
-    pub rapid_sync_url: Option<FetchUrl>,
+    pub rapid_sync: Option<Source>,
     pub keys: Arc<RemoteKeys>,
     /// Where `keys` send money; set here, when the wallet is open.
     pub destinations: Arc<Destinations>,
@@ -120,7 +120,7 @@ impl LightningNode {
     /// Loads the node, brings it to the chain's tip, and puts its parts together. Nothing leaves the process yet, but for
     /// questions to bitcoind and the signer.
     pub async fn assemble(parts: Parts, phases: &mut Phases) -> Result<Assembled, StartError> {
-        let Parts { network, alias, announce, color, outbound, rapid_sync_url, keys, destinations, .. } = parts;
+        let Parts { network, alias, announce, color, outbound, rapid_sync, keys, destinations, .. } = parts;
         let Parts { bitcoind, fees, .. } = parts;
         let Parts { mut headers, blocks, metrics, reserve_per_channel_sat, acceptance, .. } = parts;
         let Parts { reader, loaded, peers, .. } = parts;
@@ -405,7 +405,7 @@ impl LightningNode {
             process_messages,
             headers,
             synced,
-            rapid_gossip: rapid_sync_url.map(|url| (url, outbound)),
+            rapid_gossip: rapid_sync.map(|source| (source, outbound)),
         };
         phases.end("assemble");
         Ok(Assembled { node, committer, background })

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     chain::{Bitcoind, HeaderCache, Outbox, Wallet, headers::explain},
-    net::{Outbound, fetch::FetchUrl},
+    net::{Outbound, fetch::Source},
 };
 
 /// The loops of a node. They end when they are dropped.
@@ -56,7 +56,7 @@ pub struct Background {
     pub(super) headers: HeaderCache,
     pub(super) synced: ValidatedBlockHeader,
     /// From where the public graph is fetched, if it is.
-    pub(super) rapid_gossip: Option<(FetchUrl, Arc<Outbound>)>,
+    pub(super) rapid_gossip: Option<(Source, Arc<Outbound>)>,
 }
 
 impl Background {
@@ -100,8 +100,8 @@ impl Background {
         tasks.spawn(tick_peers(node.clone(), onion_messenger));
         tasks.spawn(LightningNode::guard_holds(node.clone()));
         tasks.spawn(tick_claims(node.clone(), sweeper));
-        if let Some((url, outbound)) = rapid_gossip {
-            tasks.spawn(rapid_gossip::keep(url, outbound, node.network, graph.clone(), Arc::new(TracingLogger)));
+        if let Some((source, outbound)) = rapid_gossip {
+            tasks.spawn(rapid_gossip::keep(source, outbound, node.network, graph.clone(), Arc::new(TracingLogger)));
         }
         tasks.spawn(keep_gossip(graph, scorer, kv));
         tasks.spawn(announce(node.clone()));

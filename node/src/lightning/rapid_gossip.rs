@@ -9,7 +9,6 @@ use std::{sync::Arc, time::Duration};
 use bitcoin::{Network, constants::ChainHash};
 use lightning::routing::gossip::NetworkGraph;
 use lightning_rapid_gossip_sync::{GraphSyncError, RapidGossipSync};
-use rustls::ClientConfig;
 
 use super::{
     payments::unix_now,
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::net::{
     Outbound,
-    fetch::{self, FetchUrl},
+    fetch::{self, Source},
 };
 
 /// The main network's whole graph is about 6 MB; LDK itself bounds what may be in it.
@@ -30,14 +29,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(10);
 const AHEAD: u64 = 3600;
 
 /// Fetches and applies, until dropped.
-pub async fn keep(url: FetchUrl, outbound: Arc<Outbound>, network: Network, graph: Arc<Graph>, logger: Logger) {
-    let tls = match fetch::roots_for(&url) {
-        Ok(tls) => tls,
-        Err(why) => {
-            tracing::error!(why, "rapid gossip sync is off until the next start; peers' gossip goes on");
-            return std::future::pending().await;
-        }
-    };
+pub async fn keep(source: Source, outbound: Arc<Outbound>, network: Network, graph: Arc<Graph>, logger: Logger) {
     let mut failures = 0u32;
     loop {
         let last = u64::from(graph.get_last_rapid_gossip_sync_timestamp().unwrap_or(0));
@@ -46,7 +38,7 @@ pub async fn keep(url: FetchUrl, outbound: Arc<Outbound>, network: Network, grap
             // As after a takeover: the last leader fetched it, and the graph came with the rest of the state.
             tokio::time::sleep(FRESH - age).await;
         }
-        let pause = match sync(&url, &outbound, &tls, network, &graph, &logger).await {
+        let pause = match sync(&source, &outbound, network, &graph, &logger).await {
             Ok(timestamp) => {
                 let graph = graph.read_only();
                 let (nodes, channels) = (graph.nodes().len(), graph.channels().len());
@@ -71,15 +63,16 @@ pub async fn keep(url: FetchUrl, outbound: Arc<Outbound>, network: Network, grap
 
 /// Brings the graph up to date once; gives the time of what it is now, in seconds since the Unix epoch.
 pub async fn sync(
-    url: &FetchUrl,
+    source: &Source,
     outbound: &Outbound,
-    tls: &Arc<ClientConfig>,
     network: Network,
     graph: &Arc<Graph>,
     logger: &Logger,
 ) -> Result<u32, String> {
-    let url = url.below(graph.get_last_rapid_gossip_sync_timestamp().unwrap_or(0));
-    let bytes = fetch::fetch(outbound, tls, &url, LIMIT, PATIENCE).await?;
+    let url = source.url.below(graph.get_last_rapid_gossip_sync_timestamp().unwrap_or(0));
+    // Each time anew: authorities change while a replica runs.
+    let tls = tokio::task::block_in_place(|| source.tls()).map_err(|why| format!("{url}: {why}"))?;
+    let bytes = fetch::fetch(outbound, &tls, &url, LIMIT, PATIENCE).await?;
     tokio::task::block_in_place(|| apply(&bytes, network, graph, logger)).map_err(|why| format!("{url}: {why}"))
 }
 
@@ -150,9 +143,10 @@ mod tests {
     }
 
     /// Answers each request in turn with these bytes, and tells the paths that were asked for.
-    async fn server(answers: Vec<Vec<u8>>) -> (FetchUrl, tokio::task::JoinHandle<Vec<String>>) {
+    async fn server(answers: Vec<Vec<u8>>) -> (Source, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/snapshot", listener.local_addr().unwrap()).parse().unwrap();
+        let source = Source { url, ca_file: None };
         let task = tokio::spawn(async move {
             let mut asked = Vec::new();
             for answer in answers {
@@ -169,7 +163,7 @@ mod tests {
             }
             asked
         });
-        (url, task)
+        (source, task)
     }
 
     fn ok(body: &[u8]) -> Vec<u8> {
@@ -180,11 +174,10 @@ mod tests {
     async fn a_snapshot_fills_the_graph_and_the_next_one_is_asked_for_from_there() {
         let (graph, logger) = graph();
         let now = unix_now();
-        let (url, asked) = server(vec![ok(&snapshot(now)), ok(&snapshot(now + 60))]).await;
-        let tls = fetch::client_config(rustls::RootCertStore::empty()).unwrap();
+        let (source, asked) = server(vec![ok(&snapshot(now)), ok(&snapshot(now + 60))]).await;
         let outbound = Outbound::default();
         for time in [now, now + 60] {
-            let applied = sync(&url, &outbound, &tls, Network::Bitcoin, &graph, &logger).await.unwrap();
+            let applied = sync(&source, &outbound, Network::Bitcoin, &graph, &logger).await.unwrap();
             assert_eq!(u64::from(applied), time);
             assert_eq!((graph.read_only().nodes().len(), graph.read_only().channels().len()), (4, 2));
         }
@@ -199,7 +192,6 @@ mod tests {
     async fn what_is_wrong_or_too_much_leaves_the_graph_as_it_was() {
         let now = unix_now();
         let good = snapshot(now);
-        let tls = fetch::client_config(rustls::RootCertStore::empty()).unwrap();
         let mut other_chain = good.clone();
         other_chain[10] ^= 1;
         let mut many_nodes = good.clone();
@@ -227,8 +219,8 @@ mod tests {
             (endless, "length limit"),
         ] {
             let (graph, logger) = graph();
-            let (url, _asked) = server(vec![answer]).await;
-            let error = sync(&url, &Outbound::default(), &tls, Network::Bitcoin, &graph, &logger).await.unwrap_err();
+            let (source, _asked) = server(vec![answer]).await;
+            let error = sync(&source, &Outbound::default(), Network::Bitcoin, &graph, &logger).await.unwrap_err();
             assert!(error.contains(says), "{says}: {error}");
             assert_eq!((graph.read_only().nodes().len(), graph.read_only().channels().len()), (0, 0), "{error}");
             assert_eq!(graph.get_last_rapid_gossip_sync_timestamp(), None, "{error}");

@@ -1,6 +1,6 @@
 //! Fetching a file over HTTPS: bounded in size and time, and through Tor if that is how connections are made.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, fs, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use axum::http::{Request, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -9,7 +9,10 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::{
+    CertificateError, ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -31,6 +34,10 @@ impl FetchUrl {
     /// The address of what lies below.
     pub fn below(&self, name: impl fmt::Display) -> Self {
         Self { path: format!("{}/{name}", self.path), ..self.clone() }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     fn authority(&self) -> String {
@@ -86,30 +93,49 @@ impl TryFrom<String> for FetchUrl {
     }
 }
 
-/// Whom the machine trusts with `https`.
-pub fn roots_for(url: &FetchUrl) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    if !url.is_tls {
-        return client_config(roots);
-    }
-    let found = rustls_native_certs::load_native_certs();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        return Err(match found.errors.first() {
-            Some(error) => format!("the machine's certificate authorities cannot be read: {error}"),
-            None => "the machine has no certificate authorities: install ca-certificates".into(),
-        });
-    }
-    client_config(roots)
+/// A server to fetch from, and whose word is taken that it is the one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub url: FetchUrl,
+    /// Certificates in PEM: the authorities that are trusted with `https`. Without a file, the machine's.
+    pub ca_file: Option<PathBuf>,
 }
 
-/// TLS that trusts `roots`.
-pub fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+impl Source {
+    /// TLS that trusts whom this source says. Reads files.
+    pub fn tls(&self) -> Result<Arc<ClientConfig>, String> {
+        let roots = match &self.ca_file {
+            _ if !self.url.is_tls => RootCertStore::empty(),
+            Some(file) => {
+                let bad = |why: String| format!("the authorities in {}: {why}", file.display());
+                roots_in(&fs::read(file).map_err(|error| bad(error.to_string()))?).map_err(bad)?
+            }
+            None => machine_roots()?,
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    }
+}
+
+fn roots_in(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("no certificate in it".into()) } else { Ok(roots) }
+}
+
+fn machine_roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    match (roots.add_parsable_certificates(found.certs), found.errors.first()) {
+        ((1.., _), _) => Ok(roots),
+        (_, Some(error)) => Err(format!("the machine's certificate authorities cannot be read: {error}")),
+        (_, None) => Err("the machine has no certificate authorities: install ca-certificates".into()),
+    }
 }
 
 /// What lies at `url`, if it is at most `limit` bytes and is here within `patience`. Follows no redirection.
@@ -129,10 +155,20 @@ pub async fn fetch(
         let bare = url.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(|error| error.to_string())?;
         let connector = TlsConnector::from(tls.clone());
-        get(connector.connect(name, stream).await.map_err(|error| error.to_string())?, url, limit).await
+        get(connector.connect(name, stream).await.map_err(explain)?, url, limit).await
     };
     let result = tokio::time::timeout(patience, work).await;
     result.unwrap_or_else(|_| Err(format!("not here within {patience:?}"))).map_err(|why| format!("{url}: {why}"))
+}
+
+/// What is wrong with TLS; the commonest in more words than the library's own.
+fn explain(error: io::Error) -> String {
+    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is of no authority that is trusted here (UnknownIssuer)".into()
+        }
+        _ => error.to_string(),
+    }
 }
 
 async fn get<S>(stream: S, url: &FetchUrl, limit: usize) -> Result<Bytes, String>

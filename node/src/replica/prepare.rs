@@ -75,7 +75,7 @@ impl Replica {
             announce: self.config.peers.announce.clone(),
             color: self.config.color.to_bytes(),
             outbound: Arc::new(Outbound::new(self.config.tor.clone())),
-            rapid_sync_url: self.config.gossip.rapid_sync_url.clone(),
+            rapid_sync: self.config.gossip.rapid_sync.clone(),
             keys,
             destinations,
             bitcoind: self.bitcoind.clone(),
