@@ -22,6 +22,7 @@ use lightning::{
 
 use super::{
     messages::{address, is_shutdown, waits_for_commit},
+    peer_storage::PeerStorage,
     queue::CommitQueue,
     shutdown::Shutdowns,
     splicing,
@@ -53,7 +54,10 @@ pub struct MessageGate<CM: Deref> {
     waiting: Mutex<HashMap<ChannelId, (PublicKey, u32)>>,
     /// Channels that have resumed and that are to be closed again: a crash came between the signature and its commit.
     to_close: Mutex<BTreeSet<(PublicKey, ChannelId)>>,
+    /// Channels that their connected peers have resumed or made ready.
+    live: Mutex<BTreeSet<(PublicKey, ChannelId)>>,
     hooks: Box<dyn GateHooks>,
+    storage: Option<Arc<PeerStorage>>,
 }
 
 /// What else is decided where messages pass.
@@ -62,6 +66,9 @@ pub trait GateHooks: Send + Sync {
     fn may_resume(&self, _message: &msgs::ChannelReestablish) -> bool {
         true
     }
+
+    /// A peer has resumed a channel that LDK does not know, and is about to be told so.
+    fn unknown(&self, _peer: &PublicKey, _channel: &ChannelId) {}
 
     /// Whether a channel was not let resume.
     fn is_held(&self, _channel: &ChannelId) -> bool {
@@ -79,7 +86,7 @@ pub trait GateHooks: Send + Sync {
         false
     }
 
-    /// An HTLC has come in: its onion will be opened soon.
+    /// An HTLC has come in by a channel with the peer that sent it: its onion will be opened soon.
     fn htlc_arrived(&self, _message: &msgs::UpdateAddHTLC) {}
 }
 
@@ -127,8 +134,13 @@ where
     }
 
     pub fn with_hooks(manager: CM, queue: Arc<CommitQueue>, hooks: Box<dyn GateHooks>) -> Self {
-        let (fresh, held, shutdowns, waiting, to_close) = Default::default();
-        Self { manager, queue, fresh, held, shutdowns, waiting, to_close, hooks }
+        let (fresh, held, shutdowns, waiting, to_close, live) = Default::default();
+        Self { manager, queue, fresh, held, shutdowns, waiting, to_close, live, hooks, storage: None }
+    }
+
+    /// With somebody who takes what peers give back. Without, it is passed over.
+    pub fn with_storage(self, storage: Arc<PeerStorage>) -> Self {
+        Self { storage: Some(storage), ..self }
     }
 
     /// Whether what the peer says means only that it has finished a cooperative close which we have not: it then holds
@@ -183,9 +195,19 @@ where
         self.close_again();
         let mut fresh = self.fresh();
         fresh.extend(self.manager.get_and_clear_pending_msg_events().into_iter().filter(|event| match event {
+            // What LDK says of a channel that it does not know: the peer is to close it.
+            MessageSendEvent::SendChannelReestablish { node_id, msg } if msg.next_local_commitment_number == 0 => {
+                self.hooks.unknown(node_id, &msg.channel_id);
+                true
+            }
             MessageSendEvent::SendChannelReestablish { msg, .. } => self.hooks.may_resume(msg),
             _ => true,
         }));
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeSet<(PublicKey, ChannelId)>> {
+        // Each change is a single insert or remove.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fresh(&self) -> MutexGuard<'_, Vec<MessageSendEvent>> {
@@ -288,6 +310,7 @@ where
         self.fresh().retain(|event| address(event).is_none_or(|(peer, _)| peer != their_node_id));
         self.shutdowns().disconnected(&their_node_id);
         self.to_close.lock().unwrap_or_else(PoisonError::into_inner).retain(|(peer, _)| *peer != their_node_id);
+        self.live().retain(|(peer, _)| *peer != their_node_id);
         self.manager.peer_disconnected(their_node_id);
     }
 
@@ -321,8 +344,18 @@ impl<CM: Deref> ChannelMessageHandler for MessageGate<CM>
 where
     CM::Target: ChannelMessageHandler + ChannelView,
 {
+    /// Never LDK's: it left nothing with the peer, and stops the process at what it takes for a newer state than it has.
+    fn handle_peer_storage_retrieval(&self, their_node_id: PublicKey, msg: msgs::PeerStorageRetrieval) {
+        if let Some(storage) = &self.storage {
+            storage.returned(&their_node_id, &msg.data);
+        }
+    }
+
     fn handle_channel_reestablish(&self, their_node_id: PublicKey, msg: &msgs::ChannelReestablish) {
         let channel = msg.channel_id;
+        if let Some(storage) = &self.storage {
+            storage.heard(&their_node_id);
+        }
         // Our own word on the channel lies in the manager since the peer connected; it is judged before the peer's is heard.
         self.take_from_manager();
         if self.hooks.is_held(&channel) {
@@ -350,6 +383,7 @@ where
         // What is remembered of a channel that is not there, a peer could make us remember of any number.
         if self.manager.closing_state(&their_node_id, &channel) != ClosingState::Unknown {
             self.shutdowns().resumed(their_node_id, channel);
+            self.live().insert((their_node_id, channel));
         }
         self.manager.handle_channel_reestablish(their_node_id, msg);
         // LDK closes no channel whose peer is away, and adds no HTLC to one; what waited in it to be added, LDK has let go.
@@ -382,8 +416,19 @@ where
         self.manager.handle_error(their_node_id, msg);
     }
 
+    fn handle_channel_ready(&self, their_node_id: PublicKey, msg: &msgs::ChannelReady) {
+        if self.manager.closing_state(&their_node_id, &msg.channel_id) != ClosingState::Unknown {
+            self.live().insert((their_node_id, msg.channel_id));
+        }
+        self.manager.handle_channel_ready(their_node_id, msg);
+    }
+
+    /// LDK only complains of an HTLC for a channel that is not there; a peer could send any number, and have us ask the
+    /// signer about each.
     fn handle_update_add_htlc(&self, their_node_id: PublicKey, msg: &msgs::UpdateAddHTLC) {
-        self.hooks.htlc_arrived(msg);
+        if self.live().contains(&(their_node_id, msg.channel_id)) {
+            self.hooks.htlc_arrived(msg);
+        }
         self.manager.handle_update_add_htlc(their_node_id, msg);
     }
 
@@ -398,9 +443,7 @@ where
         handle_accept_channel_v2(&msgs::AcceptChannelV2),
         handle_funding_created(&msgs::FundingCreated),
         handle_funding_signed(&msgs::FundingSigned),
-        handle_channel_ready(&msgs::ChannelReady),
         handle_peer_storage(msgs::PeerStorage),
-        handle_peer_storage_retrieval(msgs::PeerStorageRetrieval),
         handle_stfu(&msgs::Stfu),
         handle_splice_ack(&msgs::SpliceAck),
         handle_splice_locked(&msgs::SpliceLocked),

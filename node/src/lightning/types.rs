@@ -20,7 +20,8 @@ use lightning_net_tokio::SocketDescriptor;
 
 use super::{
     BufferedBroadcaster, BufferedKv, BufferedPersister, ClosingWatch, MessageGate, logger::TracingLogger,
-    offers::OfferGate, own_gossip::OwnGossip, signing_wallet::SigningWallet,
+    offers::OfferGate, onion_pace::OnionPace, own_gossip::OwnGossip, peer_storage::PeerStorage,
+    signing_wallet::SigningWallet,
 };
 use crate::chain::{Bitcoind, FeeEstimates, Wallet};
 
@@ -57,11 +58,11 @@ pub type PeerManager = lightning::ln::peer_handler::PeerManager<
     SocketDescriptor,
     Arc<Gate>,
     Arc<Gossip>,
-    Arc<OnionMessenger>,
+    Arc<PacedMessenger>,
     Logger,
     IgnoringMessageHandler,
     Arc<RemoteKeys>,
-    Arc<ChainMonitor>,
+    Arc<PeerStorage>,
 >;
 
 pub type Graph = gossip::NetworkGraph<Logger>;
@@ -88,6 +89,10 @@ pub type OnionMessenger = lightning::onion_message::messenger::OnionMessenger<
     IgnoringMessageHandler,
     IgnoringMessageHandler,
 >;
+
+/// Whether there is a channel with a peer.
+pub type HasChannel = Box<dyn Fn(&PublicKey) -> bool + Send + Sync>;
+pub type PacedMessenger = OnionPace<Arc<OnionMessenger>, HasChannel>;
 
 pub type Sweeper = OutputSweeperSync<
     Arc<BufferedBroadcaster>,

@@ -6,7 +6,10 @@ use bitcoin::{
     ScriptBuf,
     secp256k1::{Secp256k1, SecretKey, ecdsa::Signature},
 };
-use lightning::ln::msgs::{CommitmentUpdate, Init};
+use lightning::{
+    ln::msgs::{CommitmentUpdate, Init},
+    types::payment::PaymentHash,
+};
 
 use super::*;
 
@@ -125,7 +128,7 @@ impl ChannelMessageHandler for Manager {
 
 /// Whether peers have repeated all that they have to repeat.
 #[derive(Clone, Default)]
-struct Repeated(Arc<AtomicBool>, CloseSigned);
+struct Repeated(Arc<AtomicBool>, CloseSigned, Arc<AtomicU32>);
 
 /// Whether the signer has signed a close of [`CHANNEL`].
 type CloseSigned = Arc<AtomicBool>;
@@ -137,6 +140,10 @@ impl GateHooks for Repeated {
 
     fn close_signed(&self, channel: &ChannelId) -> bool {
         *channel == CHANNEL && self.1.load(Ordering::SeqCst)
+    }
+
+    fn htlc_arrived(&self, _: &msgs::UpdateAddHTLC) {
+        self.2.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -431,4 +438,55 @@ fn a_splice_is_refused_before_the_manager_hears_of_it() {
     let [MessageSendEvent::HandleError { node_id, action }] = out.as_slice() else { panic!("{out:?}") };
     let msgs::ErrorAction::DisconnectPeerWithWarning { msg } = action else { panic!("{action:?}") };
     assert_eq!((*node_id, msg.channel_id, msg.data.as_str()), (peer(), CHANNEL, "splicing is not supported"));
+}
+
+fn htlc(channel_id: ChannelId) -> msgs::UpdateAddHTLC {
+    msgs::UpdateAddHTLC {
+        channel_id,
+        htlc_id: 0,
+        amount_msat: 1000,
+        payment_hash: PaymentHash([1; 32]),
+        cltv_expiry: 500,
+        skimmed_fee_msat: None,
+        onion_routing_packet: msgs::OnionPacket {
+            version: 0,
+            public_key: Ok(peer()),
+            hop_data: [0; 1300],
+            hmac: [0; 32],
+        },
+        blinding_point: None,
+        hold_htlc: None,
+    }
+}
+
+/// The signer is asked about the onions of HTLCs, and so must not be asked about those of channels that are not there.
+#[test]
+fn only_htlcs_of_channels_with_the_peer_that_sent_them_are_looked_into() {
+    let setup = setup(ClosingState::Unknown);
+    let looked_into = || setup.repeated.2.swap(0, Ordering::SeqCst);
+    let ready =
+        |channel_id| msgs::ChannelReady { channel_id, next_per_commitment_point: peer(), short_channel_id_alias: None };
+    for channel in [CHANNEL, OTHER] {
+        setup
+            .gate
+            .handle_channel_reestablish(peer(), &msgs::ChannelReestablish { channel_id: channel, ..reestablish(5) });
+        setup.gate.handle_channel_ready(peer(), &ready(channel));
+        setup.gate.handle_update_add_htlc(peer(), &htlc(channel));
+    }
+    assert_eq!(looked_into(), 0);
+
+    *setup.manager.state.lock().unwrap() = ClosingState::Open;
+    setup.gate.handle_channel_reestablish(peer(), &reestablish(5));
+    let stranger = SecretKey::from_slice(&[2; 32]).unwrap().public_key(&Secp256k1::new());
+    setup.gate.handle_update_add_htlc(stranger, &htlc(CHANNEL));
+    setup.gate.handle_update_add_htlc(peer(), &htlc(OTHER));
+    assert_eq!(looked_into(), 0);
+    setup.gate.handle_update_add_htlc(peer(), &htlc(CHANNEL));
+    setup.gate.handle_channel_ready(peer(), &ready(OTHER));
+    setup.gate.handle_update_add_htlc(peer(), &htlc(OTHER));
+    assert_eq!(looked_into(), 2);
+    setup.gate.peer_disconnected(peer());
+    setup.gate.handle_update_add_htlc(peer(), &htlc(CHANNEL));
+    assert_eq!(looked_into(), 0, "it has to resume the channel first");
+    assert_eq!(setup.heard().iter().filter(|name| **name == "handle_update_add_htlc").count(), 7, "LDK hears of all");
 }
