@@ -4,9 +4,11 @@ use std::str::FromStr;
 
 use bitcoin::secp256k1::PublicKey;
 use holdfast_proto::{error::Error, node::v1};
-use lightning::routing::gossip::{ChannelInfo, ChannelUpdateInfo, NodeId, NodeInfo, ReadOnlyNetworkGraph};
+use lightning::routing::gossip::{
+    ChannelInfo, ChannelUpdateInfo, NodeAnnouncementInfo, NodeId, NodeInfo, ReadOnlyNetworkGraph,
+};
 
-use super::channels::scid_text;
+use super::{channels::scid_text, peers::MOST_ANNOUNCED};
 
 /// Entries on a page unless the caller says otherwise, and at most: an answer stays below gRPC's limit of 4 MB.
 const PAGE: usize = 100;
@@ -87,10 +89,15 @@ fn node(id: &NodeId, info: &NodeInfo) -> v1::GraphNode {
         // Its display takes out what would play tricks with a terminal.
         alias: announced.map(|node| node.alias().to_string()).unwrap_or_default(),
         color: announced.map(|node| format!("#{}", hex::encode(node.rgb()))).unwrap_or_default(),
-        addresses: announced.map(|node| node.addresses().iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        addresses: announced.map(addresses).unwrap_or_default(),
         channels: count(info.channels.len()),
         updated_ms: announced.map_or(0, |node| u64::from(node.last_update()) * 1000),
     }
+}
+
+/// An announcement has room for thousands.
+fn addresses(node: &NodeAnnouncementInfo) -> Vec<String> {
+    node.addresses().iter().take(MOST_ANNOUNCED).map(ToString::to_string).collect()
 }
 
 fn channel(scid: u64, info: &ChannelInfo) -> v1::GraphChannel {
@@ -141,7 +148,12 @@ impl Cursor {
         let bad = || Error::misuse("after", "is not what an answer gave as next");
         match text.split_once(':') {
             None if text.is_empty() => Ok(Self::Start),
-            Some(("node", id)) => node_id(id).map(Self::Node).map_err(|_| bad()),
+            // Rapid gossip sync does not look whether an id is a key.
+            Some(("node", id)) => {
+                let mut bytes = [0; 33];
+                hex::decode_to_slice(id, &mut bytes).map_err(|_| bad())?;
+                NodeId::from_slice(&bytes).map(Self::Node).map_err(|_| bad())
+            }
             Some(("channel", scid)) => {
                 let parts: Vec<u64> = scid.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
                 match parts[..] {
@@ -257,6 +269,20 @@ mod tests {
         let first = ask(&graph, key(4).to_string(), 2, "").unwrap();
         let second = ask(&graph, key(4).to_string(), 2, &first.next).unwrap();
         assert_eq!((second.channels[0].short_channel_id.as_str(), second.next.as_str()), ("4x1x0", ""));
+    }
+
+    /// A server of rapid gossip sync may say that there are nodes whose ids are no keys.
+    #[test]
+    fn a_page_that_ends_at_a_made_up_node_goes_on() {
+        let graph = ring(3);
+        let made_up = [[5; 33], [6; 33]].map(|bytes| NodeId::from_slice(&bytes).unwrap());
+        let now = crate::lightning::payments::unix_now();
+        let [one, two] = made_up;
+        graph.add_channel_from_partial_announcement(1, None, now, ChannelFeatures::empty(), one, two).unwrap();
+        let first = ask(&graph, String::new(), 4, "").unwrap();
+        assert_eq!(first.nodes[3].node_id, "05".repeat(33));
+        let second = ask(&graph, String::new(), 4, &first.next).unwrap();
+        assert_eq!(second.nodes[0].node_id, "06".repeat(33));
     }
 
     #[test]

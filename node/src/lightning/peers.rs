@@ -18,6 +18,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// How soon a broken connection is noticed when nobody says so.
 const LOOK: Duration = Duration::from_millis(250);
+/// Of the addresses that a node announces, so many count: an announcement has room for thousands, and each is tried for
+/// seconds.
+pub(super) const MOST_ANNOUNCED: usize = 8;
+/// Nodes dialed at once because somebody's message is for them.
+const MOST_PASSING: usize = 32;
 
 /// Knows whom the node wants to be connected to, and sees to it.
 pub struct Dialer {
@@ -25,7 +30,29 @@ pub struct Dialer {
     graph: Arc<Graph>,
     outbound: Arc<Outbound>,
     wanted: Mutex<HashMap<PublicKey, Wanted>>,
+    passing: Passing,
     look: Notify,
+}
+
+/// Who is being dialed for a message.
+#[derive(Default)]
+struct Passing(Mutex<HashSet<PublicKey>>);
+
+impl Passing {
+    /// False if it is being dialed already, or too many are.
+    fn begin(&self, node_id: PublicKey) -> bool {
+        let mut passing = self.lock();
+        passing.len() < MOST_PASSING && passing.insert(node_id)
+    }
+
+    fn end(&self, node_id: &PublicKey) {
+        self.lock().remove(node_id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<PublicKey>> {
+        // Each change is a single insert or remove.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -51,7 +78,7 @@ pub struct KnownPeer {
 
 impl Dialer {
     pub fn new(peers: Arc<PeerManager>, graph: Arc<Graph>, outbound: Arc<Outbound>) -> Self {
-        Self { peers, graph, outbound, wanted: Mutex::default(), look: Notify::new() }
+        Self { peers, graph, outbound, wanted: Mutex::default(), passing: Passing::default(), look: Notify::new() }
     }
 
     /// Wants a peer whom an operator named.
@@ -68,6 +95,16 @@ impl Dialer {
     /// Wants a peer because there is a channel with it.
     pub fn has_channel(&self, node_id: PublicKey) {
         self.lock().entry(node_id).or_insert_with(Wanted::new);
+        self.look.notify_one();
+    }
+
+    /// Wants a peer for what is left of a lost channel with it: one that may be at these addresses.
+    pub fn recovers(&self, node_id: PublicKey, addresses: &[String]) {
+        let mut wanted = self.lock();
+        let peer = wanted.entry(node_id).or_insert_with(Wanted::new);
+        let new: Vec<_> = addresses.iter().filter(|address| !peer.addresses.contains(address)).cloned().collect();
+        peer.addresses.extend(new);
+        drop(wanted);
         self.look.notify_one();
     }
 
@@ -97,7 +134,7 @@ impl Dialer {
         if let Some(peer) = self.lock().get(node_id) {
             addresses.extend(peer.addresses.iter().chain(&peer.last).cloned());
         }
-        addresses.extend(self.announced(node_id));
+        addresses.extend(announced(&self.graph, node_id));
         let mut seen = HashSet::new();
         addresses.retain(|address| seen.insert(address.clone()));
         addresses
@@ -151,16 +188,21 @@ impl Dialer {
         }
     }
 
-    /// Tries each address once, without being waited for.
+    /// Tries each address once, without being waited for. Anybody's message can make this happen, and the addresses are
+    /// what some node said of itself: so few are dialed at once, and few addresses of each.
     pub fn dial_in_background(self: &Arc<Self>, node_id: PublicKey, addresses: Vec<String>) {
+        if !self.passing.begin(node_id) {
+            return;
+        }
         let this = self.clone();
         tokio::spawn(async move {
-            for address in addresses {
+            for address in addresses.into_iter().take(MOST_ANNOUNCED) {
                 match this.connect(node_id, &address).await {
-                    Ok(()) => return,
+                    Ok(()) => break,
                     Err(error) => tracing::debug!(%error, "could not connect"),
                 }
             }
+            this.passing.end(&node_id);
         });
     }
 
@@ -223,13 +265,6 @@ impl Dialer {
         }
     }
 
-    fn announced(&self, node_id: &PublicKey) -> Vec<String> {
-        let graph = self.graph.read_only();
-        let node = graph.nodes().get(&NodeId::from_pubkey(node_id));
-        let announcement = node.and_then(|node| node.announcement_info.as_ref());
-        announcement.map_or_else(Vec::new, |info| info.addresses().iter().map(|address| address.to_string()).collect())
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, Wanted>> {
         // Each change is complete in itself.
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
@@ -240,6 +275,14 @@ impl Wanted {
     fn new() -> Self {
         Self { addresses: Vec::new(), last: None, persistent: false, failures: 0, next: Instant::now(), dialing: false }
     }
+}
+
+/// Where a node says that it is.
+fn announced(graph: &Graph, node_id: &PublicKey) -> Vec<String> {
+    let graph = graph.read_only();
+    let node = graph.nodes().get(&NodeId::from_pubkey(node_id));
+    let addresses = node.and_then(|node| node.announcement_info.as_ref()).map(|info| info.addresses());
+    addresses.unwrap_or_default().iter().take(MOST_ANNOUNCED).map(ToString::to_string).collect()
 }
 
 /// Doubles up to the longest, and is then shortened by up to a half, as `chance` (0 to 1) has it: peers that went away
@@ -256,7 +299,59 @@ fn chance() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use bitcoin::{
+        Network,
+        secp256k1::{Secp256k1, SecretKey},
+    };
+    use lightning::{
+        ln::msgs::{SocketAddress, UnsignedNodeAnnouncement},
+        routing::gossip::{NetworkGraph, NodeAlias},
+        types::features::{ChannelFeatures, NodeFeatures},
+    };
+
     use super::*;
+    use crate::lightning::logger::TracingLogger;
+
+    fn node(number: u16) -> PublicKey {
+        let mut bytes = [1; 32];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        SecretKey::from_slice(&bytes).unwrap().public_key(&Secp256k1::new())
+    }
+
+    #[test]
+    fn few_are_dialed_at_once_for_messages_and_each_once() {
+        let passing = Passing::default();
+        assert!(passing.begin(node(0)) && !passing.begin(node(0)));
+        for other in 1..MOST_PASSING as u16 {
+            assert!(passing.begin(node(other)));
+        }
+        assert!(!passing.begin(node(999)));
+        passing.end(&node(5));
+        assert!(passing.begin(node(999)));
+    }
+
+    #[test]
+    fn of_a_thousand_addresses_that_a_node_announces_few_count() {
+        let graph: Graph = NetworkGraph::new(Network::Regtest, Arc::new(TracingLogger));
+        let (one, two) = (NodeId::from_pubkey(&node(1)), NodeId::from_pubkey(&node(2)));
+        let now = crate::lightning::payments::unix_now();
+        graph.add_channel_from_partial_announcement(1 << 40, None, now, ChannelFeatures::empty(), one, two).unwrap();
+        let address = |n: u16| SocketAddress::TcpIpV4 { addr: [10, 0, (n >> 8) as u8, n as u8], port: 9735 };
+        let announcement = UnsignedNodeAnnouncement {
+            features: NodeFeatures::empty(),
+            timestamp: now as u32,
+            node_id: one,
+            rgb: [0; 3],
+            alias: NodeAlias([0; 32]),
+            addresses: (0..1000).map(address).collect(),
+            excess_address_data: Vec::new(),
+            excess_data: Vec::new(),
+        };
+        graph.update_node_from_unsigned_announcement(&announcement).unwrap();
+        let found = announced(&graph, &node(1));
+        assert_eq!((found.len(), found[0].as_str()), (MOST_ANNOUNCED, "10.0.0.0:9735"));
+        assert!(announced(&graph, &node(2)).is_empty());
+    }
 
     #[test]
     fn pauses_grow_and_end_somewhere() {
