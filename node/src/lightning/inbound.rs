@@ -1,12 +1,16 @@
 //! Channels that peers open with us.
 
-use std::{sync::PoisonError, time::Instant};
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use lightning::ln::types::ChannelId;
 
 use super::{
     acceptance::{Confirmations, Standing, Wanted},
     events::{Events, new_user_channel_id},
+    pace::Pace,
 };
 
 impl Events {
@@ -21,16 +25,15 @@ impl Events {
         };
         let decided = self.acceptance.decide(wanted, &standing).and_then(|confirmations| match confirmations {
             Confirmations::Zero => Ok(confirmations),
-            Confirmations::Awaited => {
-                // Each change is complete in itself.
-                let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-                pace.count(&self.acceptance, peer, Instant::now()).map(|()| confirmations)
-            }
+            Confirmations::Awaited => self.pace().count(&self.acceptance, peer, Instant::now()).map(|()| confirmations),
         });
         let confirmations = match decided {
             Ok(confirmations) => confirmations,
             Err(refusal) => {
-                tracing::info!(%peer, capacity_sat, why = %refusal, "refused a channel");
+                match self.pace().tell(Instant::now()) {
+                    true => tracing::info!(%peer, capacity_sat, why = %refusal, "refused a channel"),
+                    false => tracing::debug!(%peer, capacity_sat, why = %refusal, "refused a channel"),
+                }
                 return self.abandon(temporary, peer, &refusal.told());
             }
         };
@@ -47,5 +50,10 @@ impl Events {
             // LDK has told the peer.
             Err(error) => tracing::info!(%peer, capacity_sat, ?error, "a channel could not be accepted"),
         }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // Each change is complete in itself.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

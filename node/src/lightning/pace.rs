@@ -10,12 +10,15 @@ use bitcoin::secp256k1::PublicKey;
 use super::acceptance::{Acceptance, Refusal};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Refusals that are told in the log in an hour; asking costs a stranger nothing.
+const TOLD: u32 = 100;
 
 /// Who has opened channels lately. In memory only: a new leader begins anew.
 #[derive(Debug, Default)]
 pub struct Pace {
     all: Option<Bucket>,
     peers: HashMap<PublicKey, Bucket>,
+    told: Option<Bucket>,
 }
 
 impl Pace {
@@ -36,6 +39,16 @@ impl Pace {
                 Ok(())
             }
         }
+    }
+
+    /// Counts a refusal. Whether it belongs in the log.
+    pub fn tell(&mut self, now: Instant) -> bool {
+        let told = self.told.get_or_insert_with(|| Bucket::full(TOLD, now));
+        let tell = told.has(TOLD, now);
+        if tell {
+            told.take();
+        }
+        tell
     }
 }
 
@@ -103,6 +116,13 @@ mod tests {
         assert_eq!(accepted(&mut pace, &policy, 99, 100, later), 5);
         // However long nobody came, no more at once than in the first hour.
         assert_eq!(accepted(&mut pace, &policy, 1, 100, start + HOUR * 100), 10);
+    }
+
+    #[test]
+    fn refusals_without_end_are_not_lines_without_end() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert_eq!((0..10_000).filter(|_| pace.tell(start)).count(), TOLD as usize);
+        assert_eq!((0..10_000).filter(|_| pace.tell(start + HOUR / 10)).count(), TOLD as usize / 10);
     }
 
     #[test]
