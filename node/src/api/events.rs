@@ -1,6 +1,12 @@
 //! The stream of what happens: from a cursor on, in order, for as long as somebody listens.
 
-use std::{collections::HashSet, convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use holdfast_proto::{
@@ -8,7 +14,7 @@ use holdfast_proto::{
     node::v1::{self, EventTopic},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     time::sleep,
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -39,18 +45,60 @@ pub struct EventPage {
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEventsResponse, Status>> + Send>>;
 
 /// Streams that a replica serves at once.
-pub(super) const WATCHERS: usize = 128;
+const WATCHERS: usize = 128;
+/// Of those, the streams of one operator: nobody keeps all others out.
+const OF_ONE: usize = 32;
 /// Events read at once.
 const PAGE: u32 = 200;
 /// So that the caller's certificate and role are looked at again.
 const LIFE: Duration = Duration::from_secs(3600);
+
+/// Who has how many streams open.
+#[derive(Clone, Default)]
+pub(super) struct Places(Arc<Mutex<HashMap<String, usize>>>);
+
+/// One stream's place, until it is dropped.
+pub(super) struct Place {
+    places: Places,
+    name: String,
+}
+
+impl Places {
+    pub(super) fn take(&self, name: &str) -> Result<Place, Error> {
+        let mut taken = self.lock();
+        if taken.values().sum::<usize>() >= WATCHERS {
+            return Err(Error::unavailable(format!("{WATCHERS} streams are open here already")));
+        }
+        let of_one = taken.entry(name.to_owned()).or_default();
+        if *of_one >= OF_ONE {
+            return Err(Error::unavailable(format!("{OF_ONE} streams of operator {name} are open here already")));
+        }
+        *of_one += 1;
+        Ok(Place { places: self.clone(), name: name.to_owned() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        // Each change is complete in itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        if let Some(of_one) = taken.get_mut(&self.name) {
+            *of_one -= 1;
+            taken.retain(|_, of_one| *of_one > 0);
+        }
+    }
+}
 
 /// Opens a stream. `stopping` ends it, and so does its hour; the caller goes on from its cursor, here or elsewhere.
 pub(super) async fn watch(
     source: Arc<dyn EventSource>,
     request: v1::WatchEventsRequest,
     stopping: watch::Receiver<()>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Result<EventStream, Error> {
     let topics = topics(&request)?;
     let cursor = begin(&request, &source.page(0, 0).await?)?;
@@ -99,7 +147,7 @@ struct Watcher {
     /// All if absent.
     topics: Option<HashSet<EventTopic>>,
     sender: mpsc::Sender<Result<v1::WatchEventsResponse, Status>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 async fn serve(watcher: Watcher, cursor: u64, mut stopping: watch::Receiver<()>) {
@@ -151,6 +199,7 @@ impl Watcher {
 mod tests {
     use holdfast_proto::{identity::Role, node::v1::node_client::NodeClient, tls};
     use tokio::time::timeout;
+    use tonic::transport::Channel;
 
     use super::{
         super::{
@@ -177,6 +226,10 @@ mod tests {
         assert!(from(Some(7), true).unwrap_err().contains("not both"));
     }
 
+    async fn refused(client: &mut NodeClient<Channel>) -> Error {
+        client.watch_events(v1::WatchEventsRequest::default()).await.map(drop).unwrap_err().into()
+    }
+
     #[tokio::test]
     async fn streams_have_a_limit_and_end_with_their_replica() {
         let (trust, log) = (Trust::new(), Arc::new(FakeLog::default()));
@@ -184,21 +237,27 @@ mod tests {
         let endpoint = listener.local_addr().unwrap().to_string();
         let fake = Fake { log: log.clone(), ..Fake::standing_by("b", "") };
         let stop = trust.serve("a", listener, fake, Arc::new(Metrics::new())).await;
-        let credentials = trust.credentials(Role::Operator, "alice");
         let patience = Duration::from_secs(20);
-        let channel = tls::connect(&endpoint, &credentials, Role::Replica, patience).await.unwrap();
-        let mut client = NodeClient::new(channel);
-        let mut streams = Vec::new();
-        for _ in 0..WATCHERS {
-            streams.push(client.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner());
+        let client = async |name: &str| {
+            let credentials = trust.credentials(Role::Operator, name);
+            NodeClient::new(tls::connect(&endpoint, &credentials, Role::Replica, patience).await.unwrap())
+        };
+        let (mut streams, mut last) = (Vec::new(), client("a0").await);
+        for n in 0..WATCHERS / OF_ONE {
+            last = client(&format!("a{n}")).await;
+            for _ in 0..OF_ONE {
+                streams.push(last.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner());
+            }
+            let Error::Unavailable { what, .. } = refused(&mut last).await else { panic!("not unavailable") };
+            let in_all = streams.len() == WATCHERS;
+            assert!(what.contains(if in_all { "128 streams" } else { "32 streams of operator a" }), "{what}");
         }
-        let one_more = client.watch_events(v1::WatchEventsRequest::default()).await.unwrap_err();
-        assert!(matches!(Error::from(one_more), Error::Unavailable { .. }));
+        assert!(matches!(refused(&mut client("bob").await).await, Error::Unavailable { .. }));
         // Who goes away makes room.
         drop(streams.pop());
         let again = async {
             loop {
-                match client.watch_events(v1::WatchEventsRequest::default()).await {
+                match last.watch_events(v1::WatchEventsRequest::default()).await {
                     Ok(stream) => return stream.into_inner(),
                     Err(_) => sleep(Duration::from_millis(5)).await,
                 }

@@ -9,6 +9,21 @@ pub(super) trait Listed {
 }
 
 const AT_ONCE: u32 = 1000;
+const MOST_BYTES: usize = 3 << 20;
+
+/// As many as an answer has room for, from the first on; what others wrote (a payee's BOLT 12 invoice) may be long. The
+/// first always has room.
+pub(super) fn fitting<T: prost::Message>(mut items: Vec<T>) -> Vec<T> {
+    let mut bytes = 0;
+    let is_beyond = |item: &T| {
+        bytes += item.encoded_len();
+        bytes > MOST_BYTES
+    };
+    if let Some(end) = items.iter().position(is_beyond) {
+        items.truncate(end.max(1));
+    }
+    items
+}
 
 /// The page after the place `after`, at most `limit` long (0: as long as may be), and the place to go on from; empty at
 /// the end.
@@ -30,6 +45,12 @@ impl Listed for v1::Peer {
 }
 
 impl Listed for v1::Channel {
+    fn place(&self) -> String {
+        self.channel_id.clone()
+    }
+}
+
+impl Listed for v1::ChannelRecovery {
     fn place(&self) -> String {
         self.channel_id.clone()
     }
@@ -86,6 +107,16 @@ mod tests {
         assert_eq!(page(peers.clone(), u32::MAX, "").0.len(), 1000);
         let (last, next) = page(peers, 500, "1999");
         assert_eq!((last.len(), next.as_str()), (500, ""));
+    }
+
+    #[test]
+    fn a_list_ends_where_the_answer_would_be_too_long_but_never_before_its_first() {
+        let payment = |bytes| v1::Payment { invoice: "x".repeat(bytes), ..Default::default() };
+        let all = fitting(vec![payment(64 << 10); 1000]);
+        assert!((40..48).contains(&all.len()), "{}", all.len());
+        assert_eq!(fitting(vec![payment(10); 1000]).len(), 1000);
+        assert_eq!(fitting(vec![payment(MOST_BYTES * 2); 2]).len(), 1);
+        assert!(fitting(Vec::<v1::Payment>::new()).is_empty());
     }
 
     #[test]

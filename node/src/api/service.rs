@@ -14,7 +14,7 @@ use holdfast_proto::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::{Mutex, watch},
 };
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
@@ -22,8 +22,8 @@ use tracing::{Instrument, Span};
 use super::{
     Backend, Metrics, NodeOps,
     door::Door,
-    events::{self, EventStream, WATCHERS},
-    paging::page,
+    events::{self, EventStream, Places},
+    paging::{fitting, page},
 };
 use crate::operators::Operators;
 
@@ -43,7 +43,8 @@ pub async fn serve(
         metrics: metrics.clone(),
         operators: operators.clone(),
         replica,
-        watchers: Arc::new(Semaphore::new(WATCHERS)),
+        watchers: Places::default(),
+        searches: Mutex::default(),
         stopping: watched,
     };
     let shutdown = async {
@@ -64,7 +65,9 @@ struct Service {
     /// Our own name.
     replica: String,
     /// Places for streams.
-    watchers: Arc<Semaphore>,
+    watchers: Places,
+    /// Held by who looks through the graph: one at a time, since gossip and scores stand still meanwhile.
+    searches: Mutex<()>,
     /// Changes when streams are to end.
     stopping: watch::Receiver<()>,
 }
@@ -197,11 +200,19 @@ impl Node for Service {
         &self,
         r: Request<v1::DescribeGraphRequest>,
     ) -> Result<Response<v1::DescribeGraphResponse>, Status> {
-        leader_only!(self, r, "DescribeGraph", |node, q| node.describe_graph(q)).await
+        leader_only!(self, r, "DescribeGraph", |node, q| async {
+            let _turn = self.searches.lock().await;
+            node.describe_graph(q).await
+        })
+        .await
     }
 
     async fn find_route(&self, r: Request<v1::FindRouteRequest>) -> Result<Response<v1::FindRouteResponse>, Status> {
-        leader_only!(self, r, "FindRoute", |node, q| node.find_route(q)).await
+        leader_only!(self, r, "FindRoute", |node, q| async {
+            let _turn = self.searches.lock().await;
+            node.find_route(q).await
+        })
+        .await
     }
 
     async fn export_channel_backup(
@@ -209,6 +220,24 @@ impl Node for Service {
         r: Request<v1::ExportChannelBackupRequest>,
     ) -> Result<Response<v1::ChannelBackup>, Status> {
         self.answer("ExportChannelBackup", r, |_| self.backend.channel_backup()).await
+    }
+
+    async fn recover_channels(
+        &self,
+        r: Request<v1::RecoverChannelsRequest>,
+    ) -> Result<Response<v1::RecoverChannelsResponse>, Status> {
+        leader_only!(self, r, "RecoverChannels", |node, q| node.recover_channels(q)).await
+    }
+
+    async fn list_channel_recoveries(
+        &self,
+        r: Request<v1::ListChannelRecoveriesRequest>,
+    ) -> Result<Response<v1::ListChannelRecoveriesResponse>, Status> {
+        self.answer("ListChannelRecoveries", r, |q| async move {
+            let (channels, next) = page(self.node().await?.channel_recoveries().await?, q.limit, &q.after);
+            Ok(v1::ListChannelRecoveriesResponse { channels, next })
+        })
+        .await
     }
 
     async fn open_channel(
@@ -283,7 +312,7 @@ impl Node for Service {
 
     async fn list_offers(&self, r: Request<v1::ListOffersRequest>) -> Result<Response<v1::ListOffersResponse>, Status> {
         self.answer("ListOffers", r, |q| async move {
-            Ok(v1::ListOffersResponse { offers: self.backend.offers(rows(q.limit), q.before).await? })
+            Ok(v1::ListOffersResponse { offers: fitting(self.backend.offers(rows(q.limit), q.before).await?) })
         })
         .await
     }
@@ -363,9 +392,9 @@ impl Node for Service {
     type WatchEventsStream = EventStream;
 
     async fn watch_events(&self, r: Request<v1::WatchEventsRequest>) -> Result<Response<EventStream>, Status> {
+        let caller = tls::peer_identity(&r).map(|caller| caller.name);
         self.answer("WatchEvents", r, |q| async move {
-            let place = self.watchers.clone().try_acquire_owned();
-            let place = place.map_err(|_| Error::unavailable(format!("{WATCHERS} streams are open here already")))?;
+            let place = self.watchers.take(&caller?)?;
             events::watch(self.backend.events(), q, self.stopping.clone(), place).await
         })
         .await
@@ -380,12 +409,22 @@ impl Node for Service {
         .await
     }
 
+    async fn list_forwards(
+        &self,
+        r: Request<v1::ListForwardsRequest>,
+    ) -> Result<Response<v1::ListForwardsResponse>, Status> {
+        self.answer("ListForwards", r, |q| async move {
+            self.backend.forwards(v1::ListForwardsRequest { limit: rows(q.limit), ..q }).await
+        })
+        .await
+    }
+
     async fn list_payments(
         &self,
         r: Request<v1::ListPaymentsRequest>,
     ) -> Result<Response<v1::ListPaymentsResponse>, Status> {
         self.answer("ListPayments", r, |q| async move {
-            Ok(v1::ListPaymentsResponse { payments: self.backend.payments(rows(q.limit), q.before).await? })
+            Ok(v1::ListPaymentsResponse { payments: fitting(self.backend.payments(rows(q.limit), q.before).await?) })
         })
         .await
     }
@@ -399,7 +438,7 @@ fn rows(limit: u32) -> u32 {
 }
 
 const PAYMENTS_UNLESS_TOLD: u32 = 100;
-/// Keeps an answer below gRPC's limit of 4 MB; a caller pages on with `before`.
+/// A caller pages on with `before`.
 const PAYMENTS_AT_ONCE: u32 = 1000;
 
 fn payment_hash(hex: &str) -> Result<[u8; 32], Error> {
@@ -409,80 +448,4 @@ fn payment_hash(hex: &str) -> Result<[u8; 32], Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use holdfast_proto::{identity::Role, node::v1::node_client::NodeClient};
-
-    use super::{super::testing::Fixture, *};
-
-    #[tokio::test]
-    async fn an_operator_may_do_everything_and_a_replica_may_ask_who_leads() {
-        let fixture = Fixture::leading().await;
-        let mut operator = fixture.client(Role::Operator).await;
-        assert_eq!(operator.new_address(v1::NewAddressRequest {}).await.unwrap().into_inner().address, "bcrt1qfake");
-        assert!(operator.handover(v1::HandoverRequest {}).await.is_ok());
-
-        for role in [Role::Replica, Role::Front, Role::Signer] {
-            let mut client = fixture.client(role).await;
-            assert_eq!(client.get_leader(v1::GetLeaderRequest {}).await.is_ok(), role == Role::Replica);
-            assert_eq!(client.get_info(v1::GetInfoRequest {}).await.is_ok(), role == Role::Replica);
-            for status in [
-                client.handover(v1::HandoverRequest {}).await.map(drop).unwrap_err(),
-                client.new_address(v1::NewAddressRequest {}).await.map(drop).unwrap_err(),
-                client.list_payments(v1::ListPaymentsRequest::default()).await.map(drop).unwrap_err(),
-                client.pay_invoice(v1::PayInvoiceRequest::default()).await.map(drop).unwrap_err(),
-            ] {
-                assert_eq!(status.code(), tonic::Code::PermissionDenied);
-                assert!(matches!(Error::from(status), Error::Refused { rule, .. } if rule == "identity"));
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_standby_says_where_the_leader_is() {
-        let fixture = Fixture::standing_by("b", "10.0.0.2:9736").await;
-        let mut operator = fixture.client(Role::Operator).await;
-        for status in [
-            operator.new_address(v1::NewAddressRequest {}).await.map(drop).unwrap_err(),
-            operator.handover(v1::HandoverRequest {}).await.map(drop).unwrap_err(),
-        ] {
-            let Error::Unavailable { what, .. } = Error::from(status) else { panic!("not unavailable") };
-            assert!(what.contains("b leads") && what.contains("10.0.0.2:9736"), "{what}");
-        }
-        // What the database knows, a standby knows.
-        assert!(operator.list_payments(v1::ListPaymentsRequest::default()).await.is_ok());
-        assert!(!operator.get_info(v1::GetInfoRequest {}).await.unwrap().into_inner().is_leader);
-    }
-
-    #[tokio::test]
-    async fn payments_are_found_paged_and_bounded() {
-        let fixture = Fixture::leading().await;
-        let mut operator = fixture.client(Role::Operator).await;
-        let all = operator.list_payments(v1::ListPaymentsRequest { limit: u32::MAX, before: None }).await.unwrap();
-        assert_eq!(all.into_inner().payments.len(), 3);
-        let page = operator.list_payments(v1::ListPaymentsRequest { limit: 1, before: Some(3) }).await.unwrap();
-        assert_eq!(page.into_inner().payments[0].sequence, 2);
-        let hash = hex::encode([2; 32]);
-        let one = operator.get_payment(v1::GetPaymentRequest { payment_hash: hash }).await.unwrap();
-        assert_eq!(one.into_inner().sequence, 2);
-        for hash in ["", "zz", &hex::encode([9; 32])] {
-            let status = operator.get_payment(v1::GetPaymentRequest { payment_hash: hash.into() }).await.unwrap_err();
-            assert!(matches!(Error::from(status), Error::Misuse { field, .. } if field == "payment_hash"), "{hash}");
-        }
-    }
-
-    #[tokio::test]
-    async fn calls_are_counted_by_outcome() {
-        let fixture = Fixture::leading().await;
-        let mut operator: NodeClient<_> = fixture.client(Role::Operator).await;
-        operator.list_peers(v1::ListPeersRequest::default()).await.unwrap();
-        let bad = v1::GetPaymentRequest { payment_hash: String::new() };
-        operator.get_payment(bad).await.unwrap_err();
-        let text = fixture.metrics.render().unwrap();
-        for line in [
-            "holdfast_api_requests_total{method=\"ListPeers\",outcome=\"ok\"} 1",
-            "holdfast_api_requests_total{method=\"GetPayment\",outcome=\"misuse\"} 1",
-        ] {
-            assert!(text.contains(line), "{text}");
-        }
-    }
-}
+mod tests;

@@ -92,7 +92,7 @@ fn head(out: &mut String, s: &Snapshot, info: &v1::GetInfoResponse) -> fmt::Resu
         card(out, "block", info.block_height)?;
         card(out, "peers", info.peers)?;
         card(out, "channels usable", format_args!("{} of {}", info.usable_channels, info.channels))?;
-        if let Some(htlcs) = &s.watched.htlcs {
+        if let Some(htlcs) = &s.htlcs {
             card(out, "HTLCs in flight", htlcs.inbound + htlcs.outbound)?;
             if let Some(blocks) = htlcs.nearest_deadline_blocks {
                 card(out, "nearest deadline", format_args!("{blocks} blocks"))?;
@@ -139,7 +139,7 @@ fn money(out: &mut String, s: &Snapshot) -> fmt::Result {
     for (name, sat) in [
         ("in channels", balance.lightning_sat),
         ("on chain", balance.onchain_confirmed_sat),
-        ("unconfirmed", balance.onchain_pending_sat),
+        ("on chain, pending", balance.onchain_pending_sat),
         ("closing", balance.closing_sat),
         ("can send", balance.lightning_outbound_msat / 1000),
         ("can receive", balance.lightning_inbound_msat / 1000),
@@ -209,6 +209,7 @@ fn payments(out: &mut String, payments: &Result<Vec<v1::Payment>, String>) -> fm
         let (class, state) = match payment.status() {
             v1::PaymentStatus::Succeeded => ("good", "succeeded"),
             v1::PaymentStatus::Failed => ("bad", "failed"),
+            v1::PaymentStatus::Accepted => ("soft", "held"),
             _ => ("soft", "pending"),
         };
         writeln!(
