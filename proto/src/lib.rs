@@ -9,6 +9,7 @@ pub mod manual;
 pub mod outage;
 pub mod pki;
 mod redact;
+pub mod strangers;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 pub mod tls;

@@ -2,12 +2,16 @@
 //! strangers get few places until they have shown who they are, and what they hold keeps nobody else out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream},
+    collections::BTreeMap,
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use holdfast_proto::{
+    outage::Outage,
+    strangers::{self, Tally, origin},
+};
 use lightning::ln::msgs::SocketAddress;
 use tokio::{net::TcpListener, time};
 
@@ -17,8 +21,6 @@ use super::types::PeerManager;
 const HANDSHAKES: usize = 32;
 /// For a handshake and `init`.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Who is turned away is logged at most so often.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// The peer manager tells nobody when a handshake is done.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -33,12 +35,16 @@ pub struct Limits {
 /// Lets peers in, until dropped.
 pub async fn listen(listener: TcpListener, peers: Arc<PeerManager>, limits: Limits) {
     let door = Arc::new(Mutex::new(Door::new(limits)));
+    let outage = Outage::default();
     loop {
         match listener.accept().await.and_then(|(stream, from)| Ok((stream.into_std()?, from))) {
             Ok((stream, from)) => {
+                if let Some(lasted) = outage.over() {
+                    tracing::info!(seconds = lasted.as_secs(), "peers are let in again");
+                }
                 let mut inside = lock(&door);
                 let admitted = inside.admit(from.ip(), &stream);
-                if let Some(turned_away) = inside.untold(Instant::now()) {
+                if let Some(turned_away) = inside.turned_away.due(Instant::now()) {
                     tracing::warn!(turned_away, last = %from.ip(), "too many peers want to connect; see [peers] max_inbound");
                 }
                 drop(inside);
@@ -48,7 +54,9 @@ pub async fn listen(listener: TcpListener, peers: Arc<PeerManager>, limits: Limi
             }
             Err(error) => {
                 // Out of descriptors, or the peer was gone already.
-                tracing::warn!(%error, "could not let a peer in");
+                if outage.failed() {
+                    tracing::warn!(%error, "could not let a peer in");
+                }
                 time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -93,8 +101,7 @@ struct Door {
     limits: Limits,
     next: u64,
     guests: BTreeMap<u64, Guest>,
-    turned_away: u64,
-    told: Option<Instant>,
+    turned_away: Tally,
 }
 
 struct Guest {
@@ -105,23 +112,23 @@ struct Guest {
 
 impl Door {
     fn new(limits: Limits) -> Self {
-        Self { limits, next: 0, guests: BTreeMap::new(), turned_away: 0, told: None }
+        Self { limits, next: 0, guests: BTreeMap::new(), turned_away: Tally::default() }
     }
 
     /// A place, unless there is none. Among the strangers one can always be had: at the cost of the address that holds most
     /// of them, whose oldest connection ends.
     fn admit(&mut self, address: IpAddr, stream: &TcpStream) -> Option<u64> {
-        let address = network_of(address);
+        let address = origin(address);
         let of_address = self.guests.values().filter(|guest| guest.address == address).count();
         let full = self.guests.len() >= self.limits.in_all || of_address >= self.limits.from_one_address;
         let Some(stranger) = (!full).then(|| stream.try_clone().ok()).flatten() else {
-            self.turned_away += 1;
+            self.turned_away.add();
             return None;
         };
         if self.strangers().count() >= HANDSHAKES
-            && let Some(id) = self.costliest()
+            && let Some(id) = strangers::costliest(self.strangers())
         {
-            self.turned_away += 1;
+            self.turned_away.add();
             self.end(id);
         }
         let id = self.next;
@@ -149,34 +156,8 @@ impl Door {
         self.guests.remove(&id);
     }
 
-    fn strangers(&self) -> impl Iterator<Item = (u64, IpAddr)> {
+    fn strangers(&self) -> impl Iterator<Item = (u64, IpAddr)> + Clone {
         self.guests.iter().filter(|(_, guest)| guest.stranger.is_some()).map(|(id, guest)| (*id, guest.address))
-    }
-
-    /// The oldest stranger of the address that has most.
-    fn costliest(&self) -> Option<u64> {
-        let mut held = HashMap::<IpAddr, usize>::new();
-        self.strangers().for_each(|(_, address)| *held.entry(address).or_default() += 1);
-        let most = held.values().copied().max()?;
-        self.strangers().find(|(_, address)| held.get(address) == Some(&most)).map(|(id, _)| id)
-    }
-
-    /// How many were turned away since this was last said, when it is time to say so.
-    fn untold(&mut self, now: Instant) -> Option<u64> {
-        let due = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
-        if self.turned_away == 0 || !due {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.turned_away))
-    }
-}
-
-/// Who has one IPv6 address has 2^64 of them.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        v4 => v4,
     }
 }
 

@@ -1,12 +1,13 @@
 //! The server's side: a stream of connections that have shown who they are.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     net::IpAddr,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -21,13 +22,18 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::{Server, server::Connected};
 
 use super::{Credentials, connect::explain, verify};
-use crate::{error::Error, identity::Identity};
+use crate::{
+    error::Error,
+    identity::Identity,
+    outage::Outage,
+    strangers::{Tally, costliest, origin},
+};
 
 /// Accepts and shakes hands until the stream is dropped; feed it to tonic's `serve_with_incoming_shutdown`. Must be called
 /// on a tokio runtime.
 ///
-/// Handshakes run side by side, each with a deadline. One that fails is logged and costs nobody else anything; the
-/// stream itself never yields an error and never ends.
+/// Handshakes run side by side, each with a deadline. One that fails is counted and costs nobody else anything: a line a
+/// minute has the count and the last reason. The stream itself never yields an error and never ends.
 pub fn incoming(listener: TcpListener, credentials: Credentials) -> impl Stream<Item = io::Result<TlsIncoming>> + Send {
     let (ready, stream) = mpsc::channel(16);
     tokio::spawn(accept(listener, credentials, ready));
@@ -73,56 +79,61 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// that, and keep nobody else out.
 const HANDSHAKES_AT_ONCE: usize = 256;
 
-/// Connections whose handshakes are under way, the oldest first.
+/// Connections whose handshakes are under way, the oldest first, and where they are from.
 #[derive(Default)]
 struct Pending(VecDeque<(IpAddr, AbortHandle)>);
 
 impl Pending {
-    /// Makes room at the cost of the address that holds most places: its oldest connection ends.
+    /// Makes room at the cost of the origin that holds most places: its oldest connection ends.
     fn add(&mut self, address: IpAddr, handshake: AbortHandle) {
         self.0.retain(|(_, handshake)| !handshake.is_finished());
         if self.0.len() >= HANDSHAKES_AT_ONCE
-            && let Some(index) = costliest(self.0.iter().map(|(address, _)| *address))
-            && let Some((address, handshake)) = self.0.remove(index)
+            && let Some(index) = costliest(self.0.iter().enumerate().map(|(index, (origin, _))| (index, *origin)))
+            && let Some((origin, handshake)) = self.0.remove(index)
         {
             handshake.abort();
-            tracing::debug!(%address, "too many handshakes at once: ended the oldest of this address");
+            tracing::debug!(%origin, "too many handshakes at once: ended the oldest from there");
         }
-        self.0.push_back((address, handshake));
+        self.0.push_back((origin(address), handshake));
     }
-}
-
-/// Where the address that occurs most often occurs first.
-fn costliest(addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<usize> {
-    let mut held = HashMap::<IpAddr, usize>::new();
-    addresses.clone().for_each(|address| *held.entry(address).or_default() += 1);
-    let most = held.values().copied().max()?;
-    addresses.clone().position(|address| held.get(&address) == Some(&most))
 }
 
 async fn accept(listener: TcpListener, credentials: Credentials, ready: mpsc::Sender<io::Result<TlsIncoming>>) {
     let mut handshakes = JoinSet::new();
     let mut pending = Pending::default();
+    let (refusals, outage) = (Arc::new(Mutex::new(Tally::default())), Outage::default());
     loop {
         tokio::select! {
             () = ready.closed() => return,
             Some(_) = handshakes.join_next(), if !handshakes.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {
+                    if let Some(lasted) = outage.over() {
+                        tracing::info!(seconds = lasted.as_secs(), "accepts connections again");
+                    }
                     let (acceptor, ready) = (TlsAcceptor::from(credentials.server_config()), ready.clone());
+                    let refusals = refusals.clone();
                     let handshake = handshakes.spawn(async move {
-                        match time::timeout(HANDSHAKE_DEADLINE, shake_hands(tcp, acceptor)).await {
+                        let why = match time::timeout(HANDSHAKE_DEADLINE, shake_hands(tcp, acceptor)).await {
                             // A closed channel means that the server is shutting down: the connection is simply dropped.
-                            Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
-                            Ok(Err(why)) => tracing::warn!(%address, why, "refused a connection"),
-                            Err(_) => tracing::warn!(%address, "a connection did not finish its handshake in time"),
+                            Ok(Ok(connection)) => return drop(ready.send(Ok(connection)).await),
+                            Ok(Err(why)) => why,
+                            Err(_) => "it did not finish its handshake in time".into(),
+                        };
+                        let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+                        refusals.add();
+                        match refusals.due(Instant::now()) {
+                            Some(count) => tracing::warn!(%address, why, count, "refused connections; this is the last"),
+                            None => tracing::debug!(%address, why, "refused a connection"),
                         }
                     });
                     pending.add(address.ip(), handshake);
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes when connections end.
-                    tracing::error!(%error, "cannot accept connections");
+                    if outage.failed() {
+                        tracing::error!(%error, "cannot accept connections");
+                    }
                     time::sleep(Duration::from_millis(100)).await;
                 }
             },

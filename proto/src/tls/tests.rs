@@ -1,5 +1,7 @@
 //! Against real sockets: who gets through, who does not, and what they are told.
 
+mod log;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
