@@ -9,6 +9,7 @@ use bitcoin::{
     secp256k1::{All, PublicKey, Secp256k1, SecretKey, ecdsa::Signature},
 };
 use holdfast_proto::{
+    Message, call_digest,
     error::Error,
     lightning::public_keys_to_ldk,
     lightning::{ChannelRef, CommitmentFields, CommitmentNumber, htlc_to_wire, parameters_to_wire, parse},
@@ -58,6 +59,22 @@ impl RemoteChannelSigner {
         self.session.ask(call, attempt).map_err(|Refused| ())
     }
 
+    /// [`Self::ask`], but once for each request.
+    fn sign_once<R: Clone + Message>(
+        &self,
+        call: &'static str,
+        request: R,
+        attempt: impl Fn(&dyn Transport, R) -> Result<v1::SignatureResponse, Error>,
+    ) -> Result<Signature, ()> {
+        let digest = call_digest(call, &request);
+        if let Some(signature) = self.session.signed.get(&digest) {
+            return Ok(signature);
+        }
+        let signature = self.ask(call, |signer| signature(attempt(signer, request.clone())?))?;
+        self.session.signed.keep(digest, signature);
+        Ok(signature)
+    }
+
     /// Tells the signer the channel's parameters, once for each funding output, before the first call that needs them.
     fn registered(&self, parameters: &ChannelTransactionParameters) -> Result<v1::ChannelRef, ()> {
         let (funding, wire) = understood("register_funding", parameters_to_wire(parameters))?;
@@ -96,7 +113,7 @@ impl RemoteChannelSigner {
             transaction: serialize(&without_witnesses(transaction)),
             input_index: index(input)?,
         };
-        self.ask("sign_justice", |signer| signature(signer.sign_justice(request.clone())?))
+        self.sign_once("sign_justice", request, |signer, request| signer.sign_justice(request))
     }
 }
 
@@ -249,7 +266,7 @@ impl EcdsaChannelSigner for RemoteChannelSigner {
             channel: Some(self.registered(channel_parameters)?),
             commitment: Some(commitment(call, commitment_tx)?),
         };
-        self.ask(call, |signer| signature(signer.sign_holder_commitment(request.clone())?))
+        self.sign_once(call, request, |signer, request| signer.sign_holder_commitment(request))
     }
 
     /// For LDK's tests, which sign old states on purpose; a real signer refuses those here as well.
@@ -309,7 +326,7 @@ impl EcdsaChannelSigner for RemoteChannelSigner {
             transaction: serialize(&without_witnesses(htlc_tx)),
             input_index: index(input)?,
         };
-        self.ask(call, |signer| signature(signer.sign_holder_htlc(request.clone())?))
+        self.sign_once(call, request, |signer, request| signer.sign_holder_htlc(request))
     }
 
     fn sign_counterparty_htlc_transaction(
@@ -331,7 +348,7 @@ impl EcdsaChannelSigner for RemoteChannelSigner {
             transaction: serialize(&without_witnesses(htlc_tx)),
             input_index: index(input)?,
         };
-        self.ask("sign_counterparty_htlc", |signer| signature(signer.sign_counterparty_htlc(request.clone())?))
+        self.sign_once("sign_counterparty_htlc", request, |signer, request| signer.sign_counterparty_htlc(request))
     }
 
     fn sign_closing_transaction(
@@ -364,7 +381,7 @@ impl EcdsaChannelSigner for RemoteChannelSigner {
             transaction: serialize(&without_witnesses(anchor_tx)),
             input_index: index(input)?,
         };
-        self.ask("sign_holder_anchor", |signer| signature(signer.sign_holder_anchor(request.clone())?))
+        self.sign_once("sign_holder_anchor", request, |signer, request| signer.sign_holder_anchor(request))
     }
 
     fn sign_channel_announcement_with_funding_key(

@@ -19,6 +19,7 @@ mod keys;
 mod metrics;
 mod points;
 mod session;
+mod signed;
 mod transport;
 
 pub use channel::RemoteChannelSigner;

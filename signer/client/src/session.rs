@@ -11,7 +11,7 @@ use holdfast_proto::{error::Error, signer::v1, tls::Credentials, trace::TARGET};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tracing::Span;
 
-use crate::{grpc::Grpc, metrics::Metrics, transport::Transport};
+use crate::{grpc::Grpc, metrics::Metrics, signed::Signed, transport::Transport};
 
 /// Where the signers are and how long to wait for them.
 #[derive(Clone)]
@@ -83,11 +83,12 @@ pub(crate) struct Session {
     options: Options,
     pub(crate) term: u64,
     pub(crate) metrics: Metrics,
+    pub(crate) signed: Signed,
 }
 
 impl Session {
     pub(crate) fn new(transport: Arc<dyn Transport>, options: Options, term: u64) -> Self {
-        Self { transport, options, term, metrics: Metrics::default() }
+        Self { transport, options, term, metrics: Metrics::default(), signed: Signed::default() }
     }
 
     pub(crate) fn transport(&self) -> &dyn Transport {

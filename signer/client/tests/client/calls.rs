@@ -1,329 +1,46 @@
 //! Every call, against LDK's own signer of the same seed: the same bytes where LDK's signatures are deterministic, else a
 //! signature that verifies under LDK's key over LDK's script.
 
+mod claims;
+mod fixture;
+
 use std::time::Duration;
 
 use bitcoin::{
-    Amount, EcdsaSighashType, Network, OutPoint as BitcoinOutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn,
-    TxOut, Txid, Witness,
-    absolute::LockTime,
+    Amount, EcdsaSighashType, Network, Script, TxOut, Txid, Witness,
     constants::ChainHash,
     hashes::{Hash, sha256, sha256d},
     secp256k1::{All, Message, PublicKey, Scalar, Secp256k1, SecretKey, ecdsa::Signature},
     sighash::SighashCache,
-    transaction::Version,
 };
-use holdfast_signer_client::{RemoteChannelSigner, RemoteKeys};
 use lightning::{
     chain::transaction::OutPoint,
     ln::{
-        chan_utils::{
-            ChannelTransactionParameters, ClosingTransaction, CommitmentTransaction,
-            CounterpartyChannelTransactionParameters, HTLCOutputInCommitment, HolderCommitmentTransaction,
-            get_htlc_redeemscript, get_keyed_anchor_redeemscript, get_revokeable_redeemscript,
-            make_funding_redeemscript,
-        },
-        channel_keys::{DelayedPaymentKey, HtlcKey, RevocationKey},
+        chan_utils::{ClosingTransaction, get_revokeable_redeemscript},
+        channel_keys::{DelayedPaymentKey, RevocationKey},
         msgs::{UnsignedChannelAnnouncement, UnsignedChannelUpdate, UnsignedGossipMessage, UnsignedNodeAnnouncement},
         script::ShutdownScript,
     },
     routing::gossip::{NodeAlias, NodeId},
     sign::{
-        ChannelDerivationParameters, ChannelSigner, DelayedPaymentOutputDescriptor, HTLCDescriptor, InMemorySigner,
-        KeysManager, NodeSigner, OutputSpender, Recipient, SignerProvider, SpendableOutputDescriptor,
-        StaticPaymentOutputDescriptor, ecdsa::EcdsaChannelSigner,
+        ChannelSigner, DelayedPaymentOutputDescriptor, KeysManager, NodeSigner, OutputSpender, Recipient,
+        SignerProvider, SpendableOutputDescriptor, StaticPaymentOutputDescriptor, ecdsa::EcdsaChannelSigner,
     },
     types::{
         features::{ChannelFeatures, ChannelTypeFeatures, NodeFeatures},
-        payment::{PaymentHash, PaymentPreimage, PaymentSecret},
+        payment::PaymentSecret,
     },
     util::{message_signing, ser::Writeable},
 };
 use lightning_invoice::{Bolt11Invoice, Currency, InvoiceBuilder};
 
-use super::signer::{InProcess, SEED, keys};
+use crate::signer::{InProcess, keys};
 
-const VALUE: u64 = 1_000_000;
-const FEERATE: u32 = 1_000;
-const DELAY: u16 = 144;
-const PREIMAGE: PaymentPreimage = PaymentPreimage([8; 32]);
-
-/// A channel of ours, as the remote signer and as LDK's signer of the same seed, and the counterparty's end of it.
-struct Channel {
-    secp: Secp256k1<All>,
-    remote: RemoteChannelSigner,
-    local: InMemorySigner,
-    theirs: InMemorySigner,
-    parameters: ChannelTransactionParameters,
-    their_parameters: ChannelTransactionParameters,
-    keys_id: [u8; 32],
-}
-
-impl Channel {
-    fn new(keys: &RemoteKeys, id: u8, channel_type: ChannelTypeFeatures) -> Self {
-        let secp = Secp256k1::new();
-        let keys_id = [id; 32];
-        let remote = keys.derive_channel_signer(keys_id);
-        let local = ldk().derive_channel_signer(keys_id);
-        let theirs = KeysManager::new(&[9; 32], 0, 0, true).derive_channel_signer([id; 32]);
-        assert_eq!(remote.pubkeys(&secp), local.pubkeys(&secp));
-        let funding = OutPoint { txid: Txid::from_byte_array([id; 32]), index: 1 };
-        let parameters = |holder: &InMemorySigner, counterparty: &InMemorySigner, is_outbound_from_holder| {
-            ChannelTransactionParameters {
-                holder_pubkeys: holder.pubkeys(&secp),
-                holder_selected_contest_delay: DELAY,
-                is_outbound_from_holder,
-                counterparty_parameters: Some(CounterpartyChannelTransactionParameters {
-                    pubkeys: counterparty.pubkeys(&secp),
-                    selected_contest_delay: DELAY,
-                }),
-                funding_outpoint: Some(funding),
-                splice_parent_funding_txid: None,
-                channel_type_features: channel_type.clone(),
-                channel_value_satoshis: VALUE,
-            }
-        };
-        let (parameters, their_parameters) = (parameters(&local, &theirs, true), parameters(&theirs, &local, false));
-        Self { remote, local, theirs, parameters, their_parameters, keys_id, secp }
-    }
-
-    fn htlcs(&self, number: u64) -> Vec<HTLCOutputInCommitment> {
-        let htlc = |offered, amount_msat, cltv_expiry| HTLCOutputInCommitment {
-            offered,
-            amount_msat,
-            cltv_expiry,
-            payment_hash: PaymentHash::from(PREIMAGE),
-            transaction_output_index: None,
-        };
-        // The first commitment has none.
-        if number == 0 { vec![] } else { vec![htlc(true, 30_000_000, 500), htlc(false, 20_000_999, 600)] }
-    }
-
-    fn counterparty_commitment(&self, number: u64) -> CommitmentTransaction {
-        let point = self.theirs.get_per_commitment_point(ldk_number(number), &self.secp).unwrap();
-        self.commitment(number, &point, &self.parameters.as_counterparty_broadcastable())
-    }
-
-    fn holder_commitment(&self, number: u64) -> HolderCommitmentTransaction {
-        let point = self.remote.get_per_commitment_point(ldk_number(number), &self.secp).unwrap();
-        assert_eq!(point, self.local.get_per_commitment_point(ldk_number(number), &self.secp).unwrap());
-        let built = self.commitment(number, &point, &self.parameters.as_holder_broadcastable());
-        let (signature, htlc_signatures) = self
-            .theirs
-            .sign_counterparty_commitment(&self.their_parameters, &built, vec![], vec![], &self.secp)
-            .unwrap();
-        let funding = self.parameters.holder_pubkeys.funding_pubkey;
-        let their_funding = self.their_parameters.holder_pubkeys.funding_pubkey;
-        HolderCommitmentTransaction::new(built, signature, htlc_signatures, &funding, &their_funding)
-    }
-
-    fn commitment(
-        &self,
-        number: u64,
-        point: &PublicKey,
-        of: &lightning::ln::chan_utils::DirectedChannelTransactionParameters,
-    ) -> CommitmentTransaction {
-        let to = if number == 0 { 480_000 } else { 450_000 };
-        CommitmentTransaction::new(ldk_number(number), point, to, to, FEERATE, self.htlcs(number), of, &self.secp)
-    }
-
-    /// Signs the counterparty's commitment `number`, and compares.
-    fn sign_counterparty(&self, number: u64) {
-        let built = self.counterparty_commitment(number);
-        let sign = |signer: &dyn EcdsaChannelSigner| {
-            signer.sign_counterparty_commitment(&self.parameters, &built, vec![], vec![PREIMAGE], &self.secp)
-        };
-        let signed = sign(&self.remote).unwrap();
-        assert_eq!(signed, sign(&self.local).unwrap());
-        assert_eq!(signed, sign(&self.remote).unwrap(), "the same question, the same answer");
-    }
-
-    fn validate_holder(&self, number: u64) {
-        self.remote.validate_holder_commitment(&self.holder_commitment(number), vec![]).unwrap();
-    }
-
-    /// Two commitments on both sides, the first revoked.
-    fn advance(&self) {
-        self.sign_counterparty(0);
-        self.validate_holder(0);
-        self.validate_holder(1);
-        let revoked = ldk_number(0);
-        let secret = self.remote.release_commitment_secret(revoked).unwrap();
-        assert_eq!(secret, self.local.release_commitment_secret(revoked).unwrap());
-        self.sign_counterparty(1);
-        self.remote.validate_counterparty_revocation(revoked, &self.their_secret(0)).unwrap();
-    }
-
-    fn their_secret(&self, number: u64) -> SecretKey {
-        SecretKey::from_slice(&self.theirs.release_commitment_secret(ldk_number(number)).unwrap()).unwrap()
-    }
-
-    fn verify(&self, tx: &Transaction, script: &Script, value: u64, signature: &Signature, key: PublicKey) {
-        let sighash = SighashCache::new(tx)
-            .p2wsh_signature_hash(0, script, Amount::from_sat(value), EcdsaSighashType::All)
-            .unwrap();
-        self.secp.verify_ecdsa(&Message::from_digest(sighash.to_byte_array()), signature, &key).unwrap();
-    }
-}
-
-fn ldk() -> KeysManager {
-    KeysManager::new(&SEED, 0, 0, true)
-}
-
-fn ldk_number(number: u64) -> u64 {
-    (1 << 48) - 1 - number
-}
-
-fn both_types(test: impl Fn(Channel)) {
-    let signer = InProcess::new();
-    let keys = keys(&signer);
-    test(Channel::new(&keys, 1, ChannelTypeFeatures::only_static_remote_key()));
-    test(Channel::new(&keys, 2, ChannelTypeFeatures::anchors_zero_htlc_fee_and_dependencies()));
-}
-
-/// Spends one output to some script, with a signature on another input already there, as LDK's claims may have.
-fn claim(txid: Txid, vout: u32, sequence: u32, locktime: u32) -> Transaction {
-    let input = |txid, vout, witness| TxIn {
-        previous_output: BitcoinOutPoint { txid, vout },
-        script_sig: ScriptBuf::new(),
-        sequence: Sequence(sequence),
-        witness,
-    };
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::from_consensus(locktime),
-        input: vec![
-            input(txid, vout, Witness::new()),
-            input(Txid::from_byte_array([77; 32]), 0, Witness::from_slice(&[[1u8; 71]])),
-        ],
-        output: vec![TxOut {
-            value: Amount::from_sat(10_000),
-            script_pubkey: ldk().get_destination_script([0; 32]).unwrap(),
-        }],
-    }
-}
-
-fn output_paying(tx: &Transaction, script: &Script) -> (u32, u64) {
-    let vout = tx.output.iter().position(|output| output.script_pubkey == script.to_p2wsh()).unwrap();
-    (vout as u32, tx.output[vout].value.to_sat())
-}
+use fixture::{Channel, DELAY, VALUE, both_types, ldk};
 
 #[test]
 fn commitments_get_the_bytes_that_ldk_gives() {
     both_types(|channel| channel.advance());
-}
-
-#[test]
-fn a_broadcast_commitment_its_htlcs_and_its_anchor_are_signed() {
-    both_types(|channel| {
-        channel.advance();
-        let commitment = channel.holder_commitment(1);
-        let (secp, parameters) = (&channel.secp, &channel.parameters);
-        let funding_key = parameters.holder_pubkeys.funding_pubkey;
-        let signature = channel.remote.sign_holder_commitment(parameters, &commitment, secp).unwrap();
-        let trusted = commitment.trust();
-        let script = make_funding_redeemscript(&funding_key, &channel.their_parameters.holder_pubkeys.funding_pubkey);
-        let sighash = trusted.built_transaction().get_sighash_all(&script, VALUE);
-        secp.verify_ecdsa(&sighash, &signature, &funding_key).unwrap();
-
-        for (htlc, counterparty_sig) in commitment.nondust_htlcs().iter().zip(&commitment.counterparty_htlc_sigs) {
-            let anchors = parameters.channel_type_features.supports_anchors_zero_fee_htlc_tx();
-            let descriptor = HTLCDescriptor {
-                channel_derivation_parameters: ChannelDerivationParameters {
-                    value_satoshis: VALUE,
-                    keys_id: channel.keys_id,
-                    transaction_parameters: parameters.clone(),
-                },
-                commitment_txid: trusted.txid(),
-                per_commitment_number: commitment.commitment_number(),
-                per_commitment_point: commitment.per_commitment_point(),
-                feerate_per_kw: if anchors { 0 } else { FEERATE },
-                htlc: htlc.clone(),
-                preimage: (!htlc.offered).then_some(PREIMAGE),
-                counterparty_sig: *counterparty_sig,
-            };
-            let second = Transaction {
-                version: Version::TWO,
-                lock_time: LockTime::from_consensus(if htlc.offered { htlc.cltv_expiry } else { 0 }),
-                input: vec![descriptor.unsigned_tx_input()],
-                output: vec![descriptor.tx_output(secp)],
-            };
-            let signature = channel.remote.sign_holder_htlc_transaction(&second, 0, &descriptor, secp).unwrap();
-            let basepoint = &parameters.holder_pubkeys.htlc_basepoint;
-            let key = HtlcKey::from_basepoint(secp, basepoint, &commitment.per_commitment_point()).to_public_key();
-            let script = descriptor.witness_script(secp);
-            channel.verify(&second, &script, htlc.to_bitcoin_amount().to_sat(), &signature, key);
-
-            if anchors {
-                let script = get_keyed_anchor_redeemscript(&funding_key);
-                let (vout, value) = output_paying(&trusted.built_transaction().transaction, &script);
-                let bump = claim(trusted.txid(), vout, 0, 0);
-                let signature = channel.remote.sign_holder_keyed_anchor_input(parameters, &bump, 0, secp).unwrap();
-                channel.verify(&bump, &script, value, &signature, funding_key);
-            }
-        }
-        // P6: what was signed for broadcast is never revoked.
-        assert_eq!(channel.remote.release_commitment_secret(ldk_number(1)), Err(()));
-    });
-}
-
-#[test]
-fn htlcs_of_the_counterpartys_commitment_are_claimed() {
-    both_types(|channel| {
-        channel.advance();
-        let (secp, parameters) = (&channel.secp, &channel.parameters);
-        let commitment = channel.counterparty_commitment(1);
-        let trusted = commitment.trust();
-        let point = commitment.per_commitment_point();
-        let anchors = parameters.channel_type_features.supports_anchors_zero_fee_htlc_tx();
-        for htlc in commitment.nondust_htlcs() {
-            let script = get_htlc_redeemscript(htlc, &parameters.channel_type_features, trusted.keys());
-            let (vout, value) = output_paying(&trusted.built_transaction().transaction, &script);
-            let locktime = if htlc.offered { 0 } else { htlc.cltv_expiry };
-            let spend = claim(trusted.txid(), vout, u32::from(anchors), locktime);
-            let signature = channel
-                .remote
-                .sign_counterparty_htlc_transaction(parameters, &spend, 0, value, &point, htlc, secp)
-                .unwrap();
-            let key = HtlcKey::from_basepoint(secp, &parameters.holder_pubkeys.htlc_basepoint, &point).to_public_key();
-            channel.verify(&spend, &script, value, &signature, key);
-        }
-    });
-}
-
-#[test]
-fn a_revoked_commitment_is_punished() {
-    both_types(|channel| {
-        channel.advance();
-        // A third state, so that the revoked one has HTLCs.
-        channel.validate_holder(2);
-        channel.sign_counterparty(2);
-        channel.remote.validate_counterparty_revocation(ldk_number(1), &channel.their_secret(1)).unwrap();
-
-        let (secp, parameters) = (&channel.secp, &channel.parameters);
-        let secret = channel.their_secret(1);
-        let commitment = channel.counterparty_commitment(1);
-        let trusted = commitment.trust();
-        let keys = trusted.keys();
-        let revocation = keys.revocation_key.to_public_key();
-        let transaction = &trusted.built_transaction().transaction;
-
-        let script = get_revokeable_redeemscript(&keys.revocation_key, DELAY, &keys.broadcaster_delayed_payment_key);
-        let (vout, value) = output_paying(transaction, &script);
-        let justice = claim(trusted.txid(), vout, 0xffff_fffd, 0);
-        let signature =
-            channel.remote.sign_justice_revoked_output(parameters, &justice, 0, value, &secret, secp).unwrap();
-        channel.verify(&justice, &script, value, &signature, revocation);
-
-        for htlc in commitment.nondust_htlcs() {
-            let script = get_htlc_redeemscript(htlc, &parameters.channel_type_features, keys);
-            let (vout, value) = output_paying(transaction, &script);
-            let justice = claim(trusted.txid(), vout, 0xffff_fffd, 0);
-            let signature =
-                channel.remote.sign_justice_revoked_htlc(parameters, &justice, 0, value, &secret, htlc, secp).unwrap();
-            channel.verify(&justice, &script, value, &signature, revocation);
-        }
-    });
 }
 
 #[test]
