@@ -46,6 +46,7 @@ pub(super) fn peer(p: &v1::Peer) -> Value {
         "connected": p.connected,
         "inbound": p.inbound,
         "persistent": p.persistent,
+        "holds_backup": p.holds_backup,
         "channels": p.channels,
     })
 }

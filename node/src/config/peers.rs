@@ -18,6 +18,8 @@ pub struct PeersConfig {
     pub max_inbound: usize,
     /// The same, from one address.
     pub max_inbound_per_address: usize,
+    /// Whether our encrypted backup is left with peers.
+    pub leave_backup: bool,
 }
 
 impl PeersConfig {
@@ -29,7 +31,7 @@ impl PeersConfig {
 impl Default for PeersConfig {
     fn default() -> Self {
         let listen = SocketAddr::from(([0, 0, 0, 0], 9735));
-        Self { listen, announce: Vec::new(), max_inbound: 1000, max_inbound_per_address: 250 }
+        Self { listen, announce: Vec::new(), max_inbound: 1000, max_inbound_per_address: 250, leave_backup: true }
     }
 }
 

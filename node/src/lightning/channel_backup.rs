@@ -3,7 +3,7 @@
 //! It holds no state that can grow old and no secret, so an old copy does no harm. docs/recovery.md says what it is good for.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,7 +23,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     BufferedKv,
     payments::unix_now,
+    peer_storage::{self, PeerStorage},
     peers::Dialer,
+    recovery,
     resume::Recording,
     startup::ChannelKeys,
     types::{ChainMonitor, ChannelManager},
@@ -41,6 +43,8 @@ pub struct ChannelBackups {
     pub kv: Arc<BufferedKv>,
     /// Of the channels that were there at the start, and those looked at since.
     pub keys_ids: Mutex<HashMap<ChannelId, [u8; 32]>>,
+    /// Leaves them with peers.
+    pub storage: Arc<PeerStorage>,
 }
 
 /// One channel, as it is stored.
@@ -53,6 +57,26 @@ pub struct Entry {
     pub channel_type: String,
     pub channel_keys_id: String,
     pub written_ms: u64,
+    /// Of an entry that only a peer knew: who gave it back. See [`peer_storage`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_by: Option<String>,
+}
+
+impl Entry {
+    pub fn into_message(self, channel_id: String) -> v1::ChannelBackupEntry {
+        let Self { counterparty, addresses, funding_outpoint, capacity_sat, channel_type, channel_keys_id, .. } = self;
+        v1::ChannelBackupEntry {
+            channel_id,
+            counterparty,
+            addresses,
+            funding_outpoint,
+            capacity_sat,
+            channel_type,
+            channel_keys_id,
+            written_ms: self.written_ms,
+            returned_by: self.returned_by.unwrap_or_default(),
+        }
+    }
 }
 
 impl ChannelBackups {
@@ -62,29 +86,61 @@ impl ChannelBackups {
 
     /// Writes what has changed, into the batch that is being made. To be called under the commit queue's mutex.
     pub fn refresh(&self) {
-        let channels: HashMap<ChannelId, u64> = self
+        let channels: HashMap<ChannelId, (u64, PublicKey)> = self
             .manager
             .list_channels()
             .into_iter()
-            .map(|channel| (channel.channel_id, channel.channel_value_satoshis))
+            .map(|channel| (channel.channel_id, (channel.channel_value_satoshis, channel.counterparty.node_id)))
             .collect();
         let mut there = HashSet::new();
+        let mut peers = BTreeSet::new();
+        // What peers gave back is left with them again, as long as it is kept.
+        let mut entries = self.returned();
         for channel_id in self.monitors.list_monitors() {
             let name = hex::encode(channel_id.0);
-            let old = self.stored(&name);
-            if let Some(entry) = self.entry(channel_id, channels.get(&channel_id).copied(), old.as_ref())
-                && old.is_none_or(|old| changed(&old, &entry))
-            {
-                self.write(&name, &entry);
-            }
+            let old = self.stored(NAMESPACE, &name);
+            let open = channels.get(&channel_id);
+            peers.extend(open.map(|(_, peer)| *peer));
+            let entry = match (self.entry(channel_id, open.map(|(capacity_sat, _)| *capacity_sat), old.as_ref()), old) {
+                (Some(entry), Some(old)) if !changed(&old, &entry) => Some(old),
+                (Some(entry), _) => {
+                    self.write(&name, &entry);
+                    Some(entry)
+                }
+                (None, old) => old,
+            };
+            entries.extend(entry.map(|entry| (channel_id, entry)));
             there.insert(name);
         }
         // All its money is on chain, and the monitor is archived.
         for gone in self.kv.list(NAMESPACE, "").unwrap_or_default().into_iter().filter(|name| !there.contains(name)) {
-            if let Err(error) = self.kv.remove(NAMESPACE, "", &gone, false) {
-                tracing::error!(%error, "the commit buffer refused to remove a channel's backup");
-            }
+            self.remove(NAMESPACE, &gone);
         }
+        self.storage.changed(&entries, peers);
+    }
+
+    /// Whether a channel is one of ours, and its money not all on chain.
+    pub fn knows(&self, channel_id: &ChannelId) -> bool {
+        self.monitors.get_monitor(*channel_id).is_ok()
+    }
+
+    /// Whether a channel is being recovered, or was: from then on its record there stands for it.
+    pub fn is_recovered(&self, name: &str) -> bool {
+        self.kv.read(recovery::NAMESPACE, "", name).is_ok()
+    }
+
+    /// What peers gave back and the database did not know.
+    fn returned(&self) -> BTreeMap<ChannelId, Entry> {
+        let names = self.kv.list(peer_storage::NAMESPACE, "").unwrap_or_default();
+        let (recovered, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| self.is_recovered(name));
+        for name in recovered {
+            self.remove(peer_storage::NAMESPACE, &name);
+        }
+        let parsed = |name: &String| {
+            let id = hex::decode(name).ok()?.try_into().ok()?;
+            Some((ChannelId(id), self.stored(peer_storage::NAMESPACE, name)?))
+        };
+        names.iter().filter_map(parsed).collect()
     }
 
     fn entry(&self, channel_id: ChannelId, capacity_sat: Option<u64>, old: Option<&Entry>) -> Option<Entry> {
@@ -101,6 +157,7 @@ impl ChannelBackups {
             channel_type: if anchors { "anchors" } else { "static-remote-key" }.into(),
             channel_keys_id: hex::encode(keys_id),
             written_ms: unix_now() * 1000,
+            returned_by: None,
         })
     }
 
@@ -136,8 +193,14 @@ impl ChannelBackups {
         }
     }
 
-    fn stored(&self, name: &str) -> Option<Entry> {
-        serde_json::from_slice(&self.kv.read(NAMESPACE, "", name).ok()?).ok()
+    fn stored(&self, namespace: &str, name: &str) -> Option<Entry> {
+        serde_json::from_slice(&self.kv.read(namespace, "", name).ok()?).ok()
+    }
+
+    fn remove(&self, namespace: &str, name: &str) {
+        if let Err(error) = self.kv.remove(namespace, "", name, false) {
+            tracing::error!(%error, "the commit buffer refused to remove a channel's backup");
+        }
     }
 
     fn write(&self, name: &str, entry: &Entry) {
@@ -159,18 +222,7 @@ fn changed(old: &Entry, new: &Entry) -> bool {
 pub fn message(channel_id: String, stored: &[u8]) -> Result<v1::ChannelBackupEntry, String> {
     let entry: Entry =
         serde_json::from_slice(stored).map_err(|error| format!("the backup of channel {channel_id}: {error}"))?;
-    let Entry { counterparty, addresses, funding_outpoint, capacity_sat, channel_type, channel_keys_id, written_ms } =
-        entry;
-    Ok(v1::ChannelBackupEntry {
-        channel_id,
-        counterparty,
-        addresses,
-        funding_outpoint,
-        capacity_sat,
-        channel_type,
-        channel_keys_id,
-        written_ms,
-    })
+    Ok(entry.into_message(channel_id))
 }
 
 #[cfg(test)]
@@ -186,6 +238,7 @@ mod tests {
             channel_type: "anchors".into(),
             channel_keys_id: "cd".repeat(32),
             written_ms: 1,
+            returned_by: None,
         }
     }
 

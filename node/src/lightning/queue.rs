@@ -121,10 +121,20 @@ impl CommitQueue {
     /// commit loop has ended.
     pub fn committed(&self) -> impl Future<Output = bool> + Send + 'static {
         // The next commit to be taken covers all that is there now, or an earlier one did.
-        let ticket = self.pending().taken + 1;
+        let ticket = self.next_commit();
         let mut committed = self.committed.subscribe();
         self.wake();
         async move { committed.wait_for(|done| *done >= ticket).await.is_ok() }
+    }
+
+    /// The number of the commit that carries what was pushed so far.
+    pub(super) fn next_commit(&self) -> u64 {
+        self.pending().taken + 1
+    }
+
+    /// How many commits are done.
+    pub(super) fn commits(&self) -> u64 {
+        *self.committed.borrow()
     }
 
     /// Has the commit loop look for work.
