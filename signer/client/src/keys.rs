@@ -15,12 +15,15 @@ use bitcoin::{
 };
 use holdfast_proto::{
     error::Error,
-    lightning::{parse, spendable_to_wire},
+    lightning::{parameters_to_ldk, parse, spendable_to_wire},
     signer::v1::{self, sign_gossip_request::Message as Gossip},
     tls::Credentials,
 };
 use lightning::{
-    ln::{inbound_payment::ExpandedKey, msgs::UnsignedGossipMessage, script::ShutdownScript},
+    ln::{
+        chan_utils::ChannelTransactionParameters, inbound_payment::ExpandedKey, msgs::UnsignedGossipMessage,
+        script::ShutdownScript,
+    },
     offers::invoice::UnsignedBolt12Invoice,
     sign::{
         EntropySource, NodeSigner, OutputSpender, PeerStorageKey, ReceiveAuthKey, Recipient, SignerProvider,
@@ -152,8 +155,19 @@ impl RemoteKeys {
 
     /// What the signer's guard knows of a channel. Blocks.
     pub fn channel_state(&self, channel_keys_id: [u8; 32]) -> Result<v1::GetChannelStateResponse, Error> {
-        let request = v1::GetChannelStateRequest { channel_keys_id: channel_keys_id.to_vec() };
+        let request = v1::GetChannelStateRequest { channel_keys_id: channel_keys_id.to_vec(), with_parameters: false };
         self.attempt("get_channel_state", |signer| signer.get_channel_state(request.clone()))
+    }
+
+    /// The parameters that the signer's guard has of a channel's funding outputs: none if it has no record of it. Blocks.
+    pub fn recorded_parameters(&self, channel_keys_id: [u8; 32]) -> Result<Vec<ChannelTransactionParameters>, Error> {
+        let request = v1::GetChannelStateRequest { channel_keys_id: channel_keys_id.to_vec(), with_parameters: true };
+        let state = self.attempt("get_channel_state", |signer| signer.get_channel_state(request.clone()))?;
+        let funding = |of: &v1::RegisteredFunding| {
+            let outpoint = parse::outpoint("outpoint", parse::required("outpoint", &of.outpoint)?)?;
+            parameters_to_ldk("parameters", parse::required("parameters", &of.parameters)?, outpoint)
+        };
+        state.fundings.iter().map(funding).collect::<Result<_, _>>().map_err(not_ours)
     }
 
     /// Asks for the shared secrets of points that LDK will ask for soon: the onions of HTLCs that just arrived. Does not

@@ -2,8 +2,10 @@
 
 use holdfast_proto::{error::Error, identity::Identity, lightning::parse, signer::v1};
 
+use prost::Message;
+
 use super::{SignerCore, network_name};
-use crate::rules::Call;
+use crate::{guard::state::Funding, rules::Call};
 
 impl SignerCore {
     pub fn get_status(
@@ -38,6 +40,8 @@ impl SignerCore {
     ) -> Result<v1::GetChannelStateResponse, Error> {
         self.answer(caller, Call::GetChannelState, |_| {
             let state = self.guard.state(&parse::array("channel_keys_id", &request.channel_keys_id)?)?;
+            let wanted = state.fundings.iter().filter(|_| request.with_parameters);
+            let fundings = wanted.map(registered).collect::<Result<_, _>>()?;
             Ok(v1::GetChannelStateResponse {
                 known: state.known(),
                 counterparty_number: state.counterparty.newest,
@@ -46,7 +50,15 @@ impl SignerCore {
                 holder_revoked: state.holder.revoked,
                 holder_signed: state.holder.signed,
                 close_signed: state.close_signed,
+                fundings,
             })
         })
     }
+}
+
+fn registered(funding: &Funding) -> Result<v1::RegisteredFunding, Error> {
+    let parameters = v1::ChannelParameters::decode(funding.parameters.encoded.as_slice())
+        .map_err(|error| Error::Internal(format!("recorded parameters: {error}")))?;
+    let outpoint = v1::OutPoint { txid: funding.outpoint.txid.0.to_vec(), vout: funding.outpoint.vout.into() };
+    Ok(v1::RegisteredFunding { outpoint: Some(outpoint), parameters: Some(parameters) })
 }

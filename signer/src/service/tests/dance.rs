@@ -30,8 +30,9 @@ fn a_channel_lives_and_the_signatures_of_one_side_are_valid_to_the_other() {
             holder_revoked: Some(28),
             holder_signed: None,
             close_signed: false,
+            fundings: vec![],
         };
-        assert_eq!((pair.opener.state(), pair.acceptor.state()), (expected, expected));
+        assert_eq!((pair.opener.state(), pair.acceptor.state()), (expected.clone(), expected));
     }
 }
 
@@ -356,4 +357,21 @@ fn a_revoked_commitment_is_punished() {
     };
     let script = get_htlc_redeemscript(&htlc, &pair.parameters.channel_type_features, trusted.keys());
     verify(&script, 60_000, sign(justice(Some(htlcs[0].clone()), 60_000)));
+}
+
+/// What a recovery without any state needs: public keys, delays and the type.
+#[test]
+fn what_was_registered_is_told_if_it_is_asked_for_also_after_a_restart() {
+    for channel_type in TYPES {
+        let mut pair = Pair::open(channel_type);
+        pair.opener.restart();
+        let request = v1::GetChannelStateRequest { channel_keys_id: KEYS_ID.to_vec(), with_parameters: true };
+        let state = pair.opener.core.get_channel_state(&pair.opener.caller, request).unwrap();
+        let registered = v1::RegisteredFunding {
+            outpoint: pair.opener.channel().unwrap().funding_outpoint,
+            parameters: Some(pair.opener.parameters(&pair.acceptor, true, channel_type)),
+        };
+        assert_eq!(state.fundings, [registered]);
+        assert!(pair.opener.state().fundings.is_empty());
+    }
 }

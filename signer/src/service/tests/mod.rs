@@ -229,7 +229,7 @@ impl Side {
     }
 
     fn state(&self) -> v1::GetChannelStateResponse {
-        let request = v1::GetChannelStateRequest { channel_keys_id: KEYS_ID.to_vec() };
+        let request = v1::GetChannelStateRequest { channel_keys_id: KEYS_ID.to_vec(), with_parameters: false };
         self.core.get_channel_state(&self.caller, request).unwrap()
     }
 }

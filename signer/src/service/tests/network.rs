@@ -79,7 +79,12 @@ async fn who_calls_is_who_the_certificate_says_and_errors_keep_their_type() {
     assert!(matches!(error(read), Error::Misuse { field, .. } if field == "psbt"), "a large PSBT is read");
     too_large(replica.sign_wallet_psbt(psbt(8 << 20)).await.unwrap_err());
     let channel_keys_id = vec![0; 64 << 10];
-    too_large(operator.get_channel_state(v1::GetChannelStateRequest { channel_keys_id }).await.unwrap_err());
+    too_large(
+        operator
+            .get_channel_state(v1::GetChannelStateRequest { channel_keys_id, with_parameters: false })
+            .await
+            .unwrap_err(),
+    );
     assert!(operator.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner().ready);
 
     // More at once than there are places: all are answered.
