@@ -147,6 +147,15 @@ impl Postgres {
         self.start().await
     }
 
+    /// The node's database and all that is in it is gone; an empty one stands in its place.
+    pub async fn lose(&self) -> Result<()> {
+        let administrator = self.connect(ADMINISTRATOR, &self.administrator_password, "postgres").await?;
+        let (user, database) = (Self::USER, Self::DATABASE);
+        administrator.batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)")).await?;
+        administrator.batch_execute(&format!("CREATE DATABASE {database} OWNER {user}")).await?;
+        Ok(())
+    }
+
     pub(crate) fn stop(&self) -> Result<()> {
         self.process.stop(Signal::INT, Duration::from_secs(10))
     }

@@ -55,4 +55,21 @@ pub(super) enum ChannelBackupCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Recovery(RecoveryCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RecoveryCommand {
+    /// After the loss of the whole database: get back what is left of the channels of a backup that the database does not
+    /// know. Their peers are asked to close them, and what is ours is swept to the wallet. May be repeated.
+    Recover {
+        /// What `export` wrote.
+        file: PathBuf,
+        /// No block below is looked at: where the oldest of the channels was opened, or later [default: all may have to be].
+        #[arg(long, value_name = "HEIGHT", default_value_t = 0, hide_default_value = true)]
+        from_height: u32,
+    },
+    /// How far each recovery is.
+    Status,
 }

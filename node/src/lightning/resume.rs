@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use bitcoin::ScriptBuf;
+use bitcoin::{ScriptBuf, secp256k1::PublicKey};
 use holdfast_proto::error::Error;
 use holdfast_signer_client::{RemoteChannelSigner, RemoteKeys, v1};
 use lightning::{
@@ -28,7 +28,7 @@ use lightning::{
     sign::SignerProvider,
 };
 
-use super::gate::GateHooks;
+use super::{gate::GateHooks, recovery::Asked};
 
 /// How many channels the signer is asked about at once.
 const AT_ONCE: usize = 16;
@@ -38,6 +38,7 @@ pub struct Resume {
     keys: Arc<RemoteKeys>,
     states: HashMap<ChannelId, v1::GetChannelStateResponse>,
     held: Mutex<BTreeSet<ChannelId>>,
+    asked: Arc<Asked>,
     resumed: Mutex<BTreeSet<ChannelId>>,
 }
 
@@ -65,7 +66,12 @@ impl Resume {
             }
             Ok::<_, Error>(states)
         })?;
-        Ok(Self { keys, states, held: Mutex::default(), resumed: Mutex::default() })
+        Ok(Self { keys, states, held: Mutex::default(), asked: Arc::default(), resumed: Mutex::default() })
+    }
+
+    /// Which peers were told that a channel which is to be recovered is lost.
+    pub fn asked(&self) -> Arc<Asked> {
+        self.asked.clone()
     }
 
     /// The channels that are not run because the database is behind the signer.
@@ -106,6 +112,10 @@ impl GateHooks for Resume {
             return false;
         }
         true
+    }
+
+    fn unknown(&self, peer: &PublicKey, channel: &ChannelId) {
+        self.asked.told(peer, channel);
     }
 
     fn is_held(&self, channel: &ChannelId) -> bool {
