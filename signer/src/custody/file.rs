@@ -2,7 +2,7 @@
 //!
 //! It protects a copied disk or backup, not a machine that runs the signer and can read the passphrase.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use bitcoin::{Network, secp256k1::PublicKey};
@@ -13,14 +13,12 @@ use chacha20poly1305::{
 use zeroize::Zeroizing;
 
 use super::{
-    Custody, CustodyError, NodeIdentity, Seed, files, prove_identity, random,
+    CustodyError, Seed, SeedOnly, files, random,
     sealed::{self, Argon2id, Header, Lock, SealedSeed},
 };
-use crate::{
-    config::FileCustody,
-    harden::memory::{Locked, on_clean_stack},
-    keys::SeedIdentity,
-};
+use crate::{config::FileCustody, harden::memory::on_clean_stack};
+
+const NAME: &str = "file";
 
 /// What RFC 9106 section 4 recommends where memory is not plentiful: 64 MiB, three passes, four lanes.
 const MEMORY_KIB: u32 = 64 * 1024;
@@ -32,73 +30,40 @@ const MAX_MEMORY_KIB: u32 = 4 * MEMORY_KIB;
 const MAX_PASSES: u32 = 16;
 const MAX_LANES: u32 = 16;
 
-pub struct FileBackend {
-    seed: Locked<32>,
-    identity: Arc<SeedIdentity>,
+/// Makes a fresh seed and seals it. Refuses when the file already exists.
+pub fn init(config: &FileCustody, network: Network) -> Result<SeedOnly, CustodyError> {
+    import(config, network, random()?)
 }
 
-impl FileBackend {
-    /// Makes a fresh seed and seals it. Refuses when the file already exists.
-    pub fn init(config: &FileCustody, network: Network) -> Result<Self, CustodyError> {
-        Self::import(config, network, random()?)
-    }
-
-    /// Seals a seed that exists already. Refuses when the file already exists.
-    pub fn import(config: &FileCustody, network: Network, seed: Seed) -> Result<Self, CustodyError> {
-        sealed::refuse_existing(&config.path)?;
-        let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
-        let backend = Self::from_seed(seed)?;
-        let kdf = Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: *random()? };
-        let header = Header { network, node_id: backend.identity.public_key(), lock: Lock::Passphrase(kdf.clone()) };
-        let nonce: Zeroizing<[u8; 24]> = random()?;
-        let ciphertext = cipher(passphrase.as_str(), &kdf)?
-            .encrypt(&(*nonce).into(), Payload { msg: backend.seed.as_slice(), aad: &header.associated_data() })
-            .map_err(|_| CustodyError::Wrong("the seed could not be encrypted".into()))?;
-        SealedSeed { header, nonce: nonce.to_vec(), ciphertext }.create(&config.path)?;
-        Ok(backend)
-    }
-
-    /// Decrypts the seed and checks that it gives the node id that was recorded.
-    pub fn open(config: &FileCustody, network: Network, node_id: &PublicKey) -> Result<Self, CustodyError> {
-        let sealed = SealedSeed::read(&config.path, network, node_id)?;
-        let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
-        let backend = Self::from_seed(unseal(&sealed, passphrase.as_str(), &config.path)?)?;
-        if backend.identity.public_key() != *node_id {
-            return Err(CustodyError::Wrong(format!(
-                "the seed in {} gives node id {}, not the recorded {node_id}",
-                config.path.display(),
-                backend.identity.public_key(),
-            )));
-        }
-        Ok(backend)
-    }
-
-    fn from_seed(seed: Seed) -> Result<Self, CustodyError> {
-        let identity = Arc::new(SeedIdentity::new(&seed)?);
-        Ok(Self { seed: Locked::copy(&seed)?, identity })
-    }
+/// Seals a seed that exists already. Refuses when the file already exists.
+pub fn import(config: &FileCustody, network: Network, seed: Seed) -> Result<SeedOnly, CustodyError> {
+    sealed::refuse_existing(&config.path)?;
+    let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
+    let backend = SeedOnly::new(NAME, &seed)?;
+    drop(seed);
+    let kdf = Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: *random()? };
+    let header = Header { network, node_id: backend.node_id(), lock: Lock::Passphrase(kdf.clone()) };
+    let nonce: Zeroizing<[u8; 24]> = random()?;
+    let ciphertext = cipher(passphrase.as_str(), &kdf)?
+        .encrypt(&(*nonce).into(), Payload { msg: backend.seed.as_slice(), aad: &header.associated_data() })
+        .map_err(|_| CustodyError::Wrong("the seed could not be encrypted".into()))?;
+    SealedSeed { header, nonce: nonce.to_vec(), ciphertext }.create(&config.path)?;
+    Ok(backend)
 }
 
-impl Custody for FileBackend {
-    fn backend(&self) -> &'static str {
-        "file"
+/// Decrypts the seed and checks that it gives the node id that was recorded.
+pub fn open(config: &FileCustody, network: Network, node_id: &PublicKey) -> Result<SeedOnly, CustodyError> {
+    let sealed = SealedSeed::read(&config.path, network, node_id)?;
+    let passphrase = files::read_secret(&config.passphrase_file, "passphrase file")?;
+    let backend = SeedOnly::new(NAME, &unseal(&sealed, passphrase.as_str(), &config.path)?)?;
+    if backend.node_id() != *node_id {
+        return Err(CustodyError::Wrong(format!(
+            "the seed in {} gives node id {}, not the recorded {node_id}",
+            config.path.display(),
+            backend.node_id(),
+        )));
     }
-
-    fn identity(&self) -> Arc<dyn NodeIdentity> {
-        self.identity.clone()
-    }
-
-    fn identity_in_token(&self) -> bool {
-        false
-    }
-
-    fn unseal(&self) -> Result<Seed, CustodyError> {
-        Ok(Zeroizing::new(*self.seed))
-    }
-
-    fn self_test(&self) -> Result<(), CustodyError> {
-        prove_identity(&*self.identity)
-    }
+    Ok(backend)
 }
 
 fn unseal(sealed: &SealedSeed, passphrase: &str, path: &Path) -> Result<Seed, CustodyError> {
@@ -151,6 +116,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::custody::{Custody, file};
 
     struct Fixture {
         _directory: tempfile::TempDir,
@@ -170,9 +136,9 @@ mod tests {
     #[test]
     fn the_same_seed_and_identity_come_back() {
         let fixture = fixture();
-        let made = FileBackend::init(&fixture.config, Network::Regtest).unwrap();
+        let made = file::init(&fixture.config, Network::Regtest).unwrap();
         let node_id = made.identity().public_key();
-        let opened = FileBackend::open(&fixture.config, Network::Regtest, &node_id).unwrap();
+        let opened = file::open(&fixture.config, Network::Regtest, &node_id).unwrap();
         assert_eq!(*made.unseal().unwrap(), *opened.unseal().unwrap());
         assert_eq!(opened.identity().public_key(), node_id);
         let text = fs::read_to_string(&fixture.config.path).unwrap();
@@ -182,8 +148,8 @@ mod tests {
     #[test]
     fn a_wrong_passphrase_and_a_changed_file_are_refused() {
         let fixture = fixture();
-        let node_id = FileBackend::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
-        let open = || FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
+        let node_id = file::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
+        let open = || file::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
 
         let good = fs::read_to_string(&fixture.config.path).unwrap();
         // Each hexadecimal and decimal field in turn; network and node id have checks of their own before.
@@ -197,7 +163,7 @@ mod tests {
             assert!(matches!(open(), Err(CustodyError::Wrong(_))), "{field}");
         }
         fs::write(&fixture.config.path, good.replace("regtest", "signet")).unwrap();
-        let other_network = FileBackend::open(&fixture.config, Network::Signet, &node_id).map(|_| ());
+        let other_network = file::open(&fixture.config, Network::Signet, &node_id).map(|_| ());
         assert!(matches!(other_network, Err(CustodyError::Wrong(_))));
 
         fs::write(&fixture.config.path, good).unwrap();
@@ -209,11 +175,11 @@ mod tests {
     #[test]
     fn absent_is_not_empty() {
         let fixture = fixture();
-        let made = FileBackend::init(&fixture.config, Network::Regtest).unwrap();
+        let made = file::init(&fixture.config, Network::Regtest).unwrap();
         let node_id = made.identity().public_key();
-        assert!(matches!(FileBackend::init(&fixture.config, Network::Regtest), Err(CustodyError::Wrong(_))));
+        assert!(matches!(file::init(&fixture.config, Network::Regtest), Err(CustodyError::Wrong(_))));
         fs::remove_file(&fixture.config.path).unwrap();
-        let gone = FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
+        let gone = file::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
         assert!(matches!(gone, Err(CustodyError::Unavailable(_))));
         assert!(!fixture.config.path.exists());
     }
@@ -222,7 +188,7 @@ mod tests {
     #[test]
     fn a_header_that_asks_for_too_much_is_refused_before_it_gets_it() {
         let fixture = fixture();
-        let node_id = FileBackend::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
+        let node_id = file::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
         let good = fs::read_to_string(&fixture.config.path).unwrap();
         for (field, value, hostile) in [
             ("memory_kib", "65536", "4294967295"),
@@ -233,16 +199,13 @@ mod tests {
             let (was, is) = (format!("{field} = {value}\n"), format!("{field} = {hostile}\n"));
             assert!(good.contains(&was), "{good}");
             fs::write(&fixture.config.path, good.replace(&was, &is)).unwrap();
-            let refusal = FileBackend::open(&fixture.config, Network::Regtest, &node_id).err().unwrap().to_string();
+            let refusal = file::open(&fixture.config, Network::Regtest, &node_id).err().unwrap().to_string();
             assert!(refusal.contains(hostile) && refusal.contains("at most"), "{refusal}");
         }
         for (field, value) in [("memory_kib", "65536"), ("passes", "3"), ("lanes", "4")] {
             fs::write(&fixture.config.path, good.replace(&format!("{field} = {value}\n"), &format!("{field} = 0\n")))
                 .unwrap();
-            assert!(matches!(
-                FileBackend::open(&fixture.config, Network::Regtest, &node_id),
-                Err(CustodyError::Wrong(_))
-            ));
+            assert!(matches!(file::open(&fixture.config, Network::Regtest, &node_id), Err(CustodyError::Wrong(_))));
         }
     }
 
@@ -252,7 +215,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let fixture = fixture();
         let passphrase = &fixture.config.passphrase_file;
-        let init = || FileBackend::init(&fixture.config, Network::Regtest).map(|_| ());
+        let init = || file::init(&fixture.config, Network::Regtest).map(|_| ());
         let mode = |mode| fs::set_permissions(passphrase, fs::Permissions::from_mode(mode)).unwrap();
         mode(0o644);
         assert!(init().unwrap_err().to_string().contains("chmod 600"));
@@ -266,8 +229,8 @@ mod tests {
         assert!(!fixture.config.path.exists());
 
         files::create_durably(passphrase, b"correct horse\n").unwrap();
-        let node_id = FileBackend::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
-        let open = || FileBackend::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
+        let node_id = file::init(&fixture.config, Network::Regtest).unwrap().identity().public_key();
+        let open = || file::open(&fixture.config, Network::Regtest, &node_id).map(|_| ());
         fs::set_permissions(&fixture.config.path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(open().unwrap_err().to_string().contains("chmod 600"));
         fs::set_permissions(&fixture.config.path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -281,11 +244,10 @@ mod tests {
     fn an_imported_seed_is_the_one_that_comes_back() {
         let fixture = fixture();
         let seed = Zeroizing::new([7; 32]);
-        let node_id =
-            FileBackend::import(&fixture.config, Network::Regtest, seed.clone()).unwrap().identity().public_key();
-        assert_eq!(*FileBackend::open(&fixture.config, Network::Regtest, &node_id).unwrap().unseal().unwrap(), *seed);
-        let other = FileBackend::import(&fixture.config, Network::Regtest, Zeroizing::new([8; 32])).map(|_| ());
+        let node_id = file::import(&fixture.config, Network::Regtest, seed.clone()).unwrap().identity().public_key();
+        assert_eq!(*file::open(&fixture.config, Network::Regtest, &node_id).unwrap().unseal().unwrap(), *seed);
+        let other = file::import(&fixture.config, Network::Regtest, Zeroizing::new([8; 32])).map(|_| ());
         assert!(matches!(other, Err(CustodyError::Wrong(_))));
-        assert!(FileBackend::open(&fixture.config, Network::Regtest, &node_id).is_ok());
+        assert!(file::open(&fixture.config, Network::Regtest, &node_id).is_ok());
     }
 }

@@ -11,6 +11,7 @@ mod files;
 pub mod origin;
 pub mod pkcs11;
 mod sealed;
+mod seed_only;
 
 use std::{path::Path, sync::Arc};
 
@@ -21,7 +22,10 @@ use bitcoin::{
 };
 use zeroize::Zeroizing;
 
-pub use self::files::{create_durably as create_private, read_private};
+pub use self::{
+    files::{create_durably as create_private, read_private},
+    seed_only::SeedOnly,
+};
 use crate::{config::CustodyConfig, harden::memory::MemoryError};
 
 /// The channel and wallet seed: 32 bytes, as LDK's `KeysManager` takes it. For the length of a call: what keeps a seed
@@ -40,7 +44,7 @@ pub fn open(
     node_id: &PublicKey,
 ) -> Result<Arc<dyn Custody>, CustodyError> {
     Ok(match config {
-        CustodyConfig::File(config) => Arc::new(file::FileBackend::open(config, network, node_id)?),
+        CustodyConfig::File(config) => Arc::new(file::open(config, network, node_id)?),
         CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::open(config, network, data_dir, node_id)?),
         CustodyConfig::AwsKms(config) => Arc::new(aws::kms::open(config, network, data_dir, node_id)?),
         CustodyConfig::AwsSecretsManager(config) => {
@@ -79,7 +83,7 @@ pub fn init_with_identity(
         return Err(CustodyError::Wrong(why.into()));
     }
     Ok(match config {
-        CustodyConfig::File(config) => Arc::new(file::FileBackend::init(config, network)?),
+        CustodyConfig::File(config) => Arc::new(file::init(config, network)?),
         CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::init(config, network, data_dir, place)?),
         CustodyConfig::AwsKms(config) => Arc::new(aws::kms::init(config, network, data_dir)?),
         CustodyConfig::AwsSecretsManager(config) => Arc::new(aws::secrets_manager::init(config, network, data_dir)?),
@@ -95,7 +99,7 @@ pub fn import(
     seed: Seed,
 ) -> Result<Arc<dyn Custody>, CustodyError> {
     Ok(match config {
-        CustodyConfig::File(config) => Arc::new(file::FileBackend::import(config, network, seed)?),
+        CustodyConfig::File(config) => Arc::new(file::import(config, network, seed)?),
         CustodyConfig::Pkcs11(config) => Arc::new(pkcs11::Pkcs11Backend::import(config, network, data_dir, seed)?),
         CustodyConfig::AwsKms(config) => Arc::new(aws::kms::import(config, network, data_dir, seed)?),
         CustodyConfig::AwsSecretsManager(config) => {

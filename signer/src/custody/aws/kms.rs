@@ -18,13 +18,13 @@ use chacha20poly1305::{
 use zeroize::Zeroizing;
 
 use super::{
-    AccountId, AwsBackend, KeyArn, KeyName, error,
+    AccountId, KeyArn, KeyName, error,
     session::{self, Session},
 };
 use crate::{
     config::AwsKmsCustody,
     custody::{
-        CustodyError, Seed, random,
+        CustodyError, Seed, SeedOnly, random,
         sealed::{self, DataKey, Header, Lock, SealedSeed},
     },
 };
@@ -40,7 +40,7 @@ pub fn open(
     network: Network,
     data_dir: &Path,
     node_id: &PublicKey,
-) -> Result<AwsBackend, CustodyError> {
+) -> Result<SeedOnly, CustodyError> {
     let path = sealed_path(data_dir);
     let sealed = SealedSeed::read(&path, network, node_id)?;
     let Lock::Kms(lock) = &sealed.header.lock else {
@@ -56,7 +56,7 @@ pub fn open(
         decrypt(session, &key, &lock.data_key, context).await
     })?;
     let seed = unseal(&sealed, &data_key, &path)?;
-    let backend = AwsBackend::new(NAME, &seed)?;
+    let backend = SeedOnly::new(NAME, &seed)?;
     match backend.node_id() == *node_id {
         true => Ok(backend),
         false => Err(fail(&path, &format!("gives node id {}, not the recorded {node_id}", backend.node_id()))),
@@ -64,23 +64,18 @@ pub fn open(
 }
 
 /// Makes a fresh seed and seals it. Refuses when the file already exists.
-pub fn init(config: &AwsKmsCustody, network: Network, data_dir: &Path) -> Result<AwsBackend, CustodyError> {
+pub fn init(config: &AwsKmsCustody, network: Network, data_dir: &Path) -> Result<SeedOnly, CustodyError> {
     import(config, network, data_dir, random()?)
 }
 
 /// Seals a seed that exists already. Refuses when the file already exists.
 ///
 /// Nothing is written before KMS has shown that it opens again what it sealed.
-pub fn import(
-    config: &AwsKmsCustody,
-    network: Network,
-    data_dir: &Path,
-    seed: Seed,
-) -> Result<AwsBackend, CustodyError> {
+pub fn import(config: &AwsKmsCustody, network: Network, data_dir: &Path, seed: Seed) -> Result<SeedOnly, CustodyError> {
     let path = sealed_path(data_dir);
     sealed::refuse_existing(&path)?;
     let account = config.account().map_err(CustodyError::Wrong)?;
-    let backend = AwsBackend::new(NAME, &seed)?;
+    let backend = SeedOnly::new(NAME, &seed)?;
     let context = encryption_context(network, &backend.node_id());
     let (lock, data_key) = session::run(SERVICE, &config.access(), async |session| {
         if let KeyName::Arn(arn) = &config.key {

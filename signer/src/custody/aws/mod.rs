@@ -16,10 +16,7 @@ pub mod secrets_manager;
 mod session;
 mod value;
 
-use std::{sync::Arc, time::Duration};
-
-use bitcoin::secp256k1::PublicKey;
-use zeroize::Zeroizing;
+use std::time::Duration;
 
 pub use self::{
     account::AccountId,
@@ -27,8 +24,6 @@ pub use self::{
     key::{KeyArn, KeyName},
     secrets_manager::SecretName,
 };
-use super::{Custody, CustodyError, NodeIdentity, Seed, prove_identity};
-use crate::{harden::memory::Locked, keys::SeedIdentity};
 
 /// How AWS is reached. What is not set comes from the SDK's own chain: environment, profile, instance.
 #[derive(Clone, Debug)]
@@ -39,44 +34,4 @@ pub struct AwsAccess {
     pub endpoint: Option<String>,
     /// For all of a start: credentials, every retry and the answer.
     pub timeout: Duration,
-}
-
-/// A seed that AWS gave back, and the node key that is its child. AWS is not asked again.
-pub struct AwsBackend {
-    name: &'static str,
-    seed: Locked<32>,
-    identity: Arc<SeedIdentity>,
-}
-
-impl AwsBackend {
-    fn new(name: &'static str, seed: &Seed) -> Result<Self, CustodyError> {
-        let identity = Arc::new(SeedIdentity::new(seed)?);
-        Ok(Self { name, seed: Locked::copy(seed)?, identity })
-    }
-
-    fn node_id(&self) -> PublicKey {
-        self.identity.public_key()
-    }
-}
-
-impl Custody for AwsBackend {
-    fn backend(&self) -> &'static str {
-        self.name
-    }
-
-    fn identity(&self) -> Arc<dyn NodeIdentity> {
-        self.identity.clone()
-    }
-
-    fn identity_in_token(&self) -> bool {
-        false
-    }
-
-    fn unseal(&self) -> Result<Seed, CustodyError> {
-        Ok(Zeroizing::new(*self.seed))
-    }
-
-    fn self_test(&self) -> Result<(), CustodyError> {
-        prove_identity(&*self.identity)
-    }
 }

@@ -12,14 +12,14 @@ use tracing::{info, instrument::WithSubscriber, subscriber::NoSubscriber};
 use zeroize::Zeroizing;
 
 use super::{
-    AccountId, AwsBackend, error,
+    AccountId, error,
     pin::{self, Pin},
     session::{self, Session},
     value::Value,
 };
 use crate::{
     config::AwsSecretsManagerCustody,
-    custody::{CustodyError, Seed, random},
+    custody::{CustodyError, Seed, SeedOnly, random},
 };
 
 const NAME: &str = "aws-secretsmanager";
@@ -39,7 +39,7 @@ pub fn open(
     network: Network,
     data_dir: &Path,
     node_id: &PublicKey,
-) -> Result<AwsBackend, CustodyError> {
+) -> Result<SeedOnly, CustodyError> {
     let pinned = Pin::read(data_dir, network, node_id)?;
     let secret = session::run(SERVICE, &config.access(), async |session| {
         config.secret.check_region(session)?;
@@ -56,7 +56,7 @@ pub fn open(
 }
 
 /// Makes a fresh seed and writes it to a secret that does not exist, or that holds nothing yet. Refuses any other.
-pub fn init(config: &AwsSecretsManagerCustody, network: Network, data_dir: &Path) -> Result<AwsBackend, CustodyError> {
+pub fn init(config: &AwsSecretsManagerCustody, network: Network, data_dir: &Path) -> Result<SeedOnly, CustodyError> {
     place(config, network, data_dir, random()?, Found::Refused)
 }
 
@@ -66,7 +66,7 @@ pub fn import(
     network: Network,
     data_dir: &Path,
     seed: Seed,
-) -> Result<AwsBackend, CustodyError> {
+) -> Result<SeedOnly, CustodyError> {
     place(config, network, data_dir, seed, Found::Compared)
 }
 
@@ -83,14 +83,14 @@ fn place(
     data_dir: &Path,
     seed: Seed,
     found: Found,
-) -> Result<AwsBackend, CustodyError> {
+) -> Result<SeedOnly, CustodyError> {
     let pin = pin::path(data_dir);
     if pin.symlink_metadata().is_ok() {
         let why = format!("pinned version {} already exists; init never replaces one", pin.display());
         return Err(CustodyError::Wrong(why));
     }
     let account = config.account().map_err(CustodyError::Wrong)?;
-    let backend = AwsBackend::new(NAME, &seed)?;
+    let backend = SeedOnly::new(NAME, &seed)?;
     let node_id = backend.node_id();
     let document = Value::document(network, &node_id, &seed);
     let secret = session::run(SERVICE, &config.access(), async |session| {
@@ -112,7 +112,7 @@ struct Secret {
 
 impl Secret {
     /// The keys of `node_id`, or why this version does not give them.
-    fn backend_of(&self, network: Network, node_id: &PublicKey) -> Result<AwsBackend, CustodyError> {
+    fn backend_of(&self, network: Network, node_id: &PublicKey) -> Result<SeedOnly, CustodyError> {
         let wrong = |why: String| Err(CustodyError::Wrong(why));
         let value = match &self.value {
             Ok(value) => value,
@@ -124,7 +124,7 @@ impl Secret {
         if let Some(other) = value.node_id.filter(|other| other != node_id) {
             return wrong(format!("belongs to node {other}, not {node_id}"));
         }
-        let backend = AwsBackend::new(NAME, &value.seed)?;
+        let backend = SeedOnly::new(NAME, &value.seed)?;
         match backend.node_id() == *node_id {
             true => Ok(backend),
             false => wrong(format!("gives node id {}, not {node_id}", backend.node_id())),
