@@ -32,7 +32,10 @@ use lightning::{
     },
 };
 
-use super::{commit::MonitorAcks, persist::BufferedPersister};
+use super::{
+    commit::MonitorAcks,
+    persist::{BufferedPersister, Stored},
+};
 use crate::store::LoadedMonitor;
 
 #[cfg(doc)]
@@ -57,7 +60,7 @@ pub enum LoadError {
 pub struct ReadMonitor<S: EcdsaChannelSigner> {
     pub monitor: ChannelMonitor<S>,
     pub best_block: BestBlock,
-    updates: u32,
+    stored: Stored,
 }
 
 /// Reads the monitors and applies their updates.
@@ -106,7 +109,8 @@ where
                 .map_err(|()| LoadError::Update { channel: channel(), update: *id })?;
         }
         let best_block = monitor.current_best_block();
-        Ok(ReadMonitor { monitor, best_block, updates: u32::try_from(stored.updates.len()).unwrap_or(u32::MAX) })
+        let updates = u32::try_from(stored.updates.len()).unwrap_or(u32::MAX);
+        Ok(ReadMonitor { monitor, best_block, stored: Stored { whole_bytes: stored.full.len(), updates } })
     };
     loaded.iter().map(read).collect()
 }
@@ -166,9 +170,9 @@ where
     ES: Deref,
     ES::Target: EntropySource,
 {
-    for ReadMonitor { monitor, updates, .. } in monitors {
+    for ReadMonitor { monitor, stored, .. } in monitors {
         let (channel_id, update_id) = (monitor.channel_id(), monitor.get_latest_update_id());
-        persister.loaded(&monitor, updates);
+        persister.loaded(&monitor, stored);
         chain_monitor
             .load_existing_monitor(channel_id, monitor)
             .map_err(|()| LoadError::Twice { channel: channel_id.to_string() })?;

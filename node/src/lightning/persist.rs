@@ -23,19 +23,30 @@ use crate::store::{MonitorKey, MonitorWrite};
 /// it when it is durable.
 pub struct BufferedPersister {
     queue: Arc<CommitQueue>,
-    /// After so many updates a monitor is written whole again.
+    /// After so many updates a small monitor is written whole again.
     updates_kept: u32,
-    /// How many updates the store holds on top of each monitor's last whole encoding.
-    updates: Mutex<HashMap<ChannelId, u32>>,
+    /// What the store holds of each monitor.
+    stored: Mutex<HashMap<ChannelId, Stored>>,
+}
+
+/// A monitor in the store: its last whole encoding, and the updates on top of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stored {
+    pub whole_bytes: usize,
+    pub updates: u32,
 }
 
 impl BufferedPersister {
-    /// An update is a few hundred bytes and reading one is cheap; a monitor of a busy channel is tens of kilobytes.
+    /// An update is a few hundred bytes and reading one is cheap; a young monitor is some kilobytes.
     pub const UPDATES_KEPT: u32 = 100;
+    /// A monitor keeps a record of every state of its channel, for the day on which the peer publishes an old one, so it grows
+    /// for as long as the channel lives. For each so many bytes of it one more update is kept: what a payment costs the
+    /// store does not grow with the channel then. Reading so many bytes and applying an update take about equally long.
+    const BYTES_PER_UPDATE: usize = 4096;
 
-    /// Notes a monitor that was loaded with so many updates on top of its last whole encoding.
-    pub(super) fn loaded<S: EcdsaChannelSigner>(&self, monitor: &ChannelMonitor<S>, updates: u32) {
-        self.updates.lock().unwrap_or_else(PoisonError::into_inner).insert(monitor.channel_id(), updates);
+    /// Notes a monitor that was loaded.
+    pub(super) fn loaded<S: EcdsaChannelSigner>(&self, monitor: &ChannelMonitor<S>, stored: Stored) {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(monitor.channel_id(), stored);
         self.note_funding(monitor);
     }
 
@@ -44,7 +55,7 @@ impl BufferedPersister {
     }
 
     pub fn with_updates_kept(queue: Arc<CommitQueue>, updates_kept: u32) -> Self {
-        Self { queue, updates_kept, updates: Mutex::default() }
+        Self { queue, updates_kept, stored: Mutex::default() }
     }
 
     fn push(&self, write: MonitorWrite, ack: Option<(ChannelId, u64)>) -> ChannelMonitorUpdateStatus {
@@ -66,12 +77,15 @@ impl BufferedPersister {
     fn whole<S: EcdsaChannelSigner>(&self, monitor: &ChannelMonitor<S>) -> MonitorWrite {
         let channel_id = monitor.channel_id();
         self.note_funding(monitor);
-        self.updates.lock().unwrap_or_else(PoisonError::into_inner).insert(channel_id, 0);
-        MonitorWrite::Full {
-            key: MonitorKey(channel_id.0),
-            update_id: monitor.get_latest_update_id(),
-            bytes: monitor.encode(),
-        }
+        let bytes = monitor.encode();
+        let stored = Stored { whole_bytes: bytes.len(), updates: 0 };
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(channel_id, stored);
+        MonitorWrite::Full { key: MonitorKey(channel_id.0), update_id: monitor.get_latest_update_id(), bytes }
+    }
+
+    /// Whether the next update of a monitor is to be stored as the whole of it.
+    fn is_whole_due(&self, Stored { whole_bytes, updates }: Stored) -> bool {
+        updates > self.updates_kept && updates as usize > whole_bytes / Self::BYTES_PER_UPDATE
     }
 }
 
@@ -92,15 +106,15 @@ impl<S: EcdsaChannelSigner> Persist<S> for BufferedPersister {
             return self.push(self.whole(monitor), None);
         };
         let channel_id = monitor.channel_id();
-        let kept = {
-            let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = updates.entry(channel_id).or_default();
-            *kept += 1;
-            *kept
+        let stored = {
+            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+            let stored = stored.entry(channel_id).or_default();
+            stored.updates += 1;
+            *stored
         };
         // A splice moves the funding output.
         self.note_funding(monitor);
-        let write = if kept > self.updates_kept {
+        let write = if self.is_whole_due(stored) {
             self.whole(monitor)
         } else {
             MonitorWrite::Update { key: MonitorKey(channel_id.0), update_id: update.update_id, bytes: update.encode() }
@@ -113,10 +127,30 @@ impl<S: EcdsaChannelSigner> Persist<S> for BufferedPersister {
             MonitorName::V1Channel(funding) => ChannelId::v1_from_funding_outpoint(funding),
             MonitorName::V2Channel(channel_id) => channel_id,
         };
-        self.updates.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel_id);
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel_id);
         if let Some(write) = self.queue.closings().forget(channel_id) {
             self.queue.kv(write);
         }
         self.push(MonitorWrite::Archive { key: MonitorKey(channel_id.0) }, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Updates until a monitor of a size is written whole again.
+    fn kept(whole_bytes: usize) -> u32 {
+        let persister = BufferedPersister::new(Arc::default());
+        (1..).find(|&updates| persister.is_whole_due(Stored { whole_bytes, updates })).unwrap()
+    }
+
+    #[test]
+    fn what_an_update_costs_does_not_grow_with_the_monitor() {
+        assert_eq!(kept(0), BufferedPersister::UPDATES_KEPT + 1);
+        assert_eq!(kept(100_000), BufferedPersister::UPDATES_KEPT + 1);
+        for whole_bytes in [1_000_000, 10_000_000, 100_000_000] {
+            assert!(whole_bytes / kept(whole_bytes) as usize <= BufferedPersister::BYTES_PER_UPDATE);
+        }
     }
 }
