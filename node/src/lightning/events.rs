@@ -177,8 +177,9 @@ impl Events {
                 };
                 self.claim_or_hold(payment_hash, &purpose, claim_deadline, arrived);
             }
-            Event::PaymentClaimed { payment_hash, purpose, amount_msat, htlcs, .. } => {
-                if self.received.is_new(payment_hash.0) {
+            Event::PaymentClaimed { payment_hash, purpose, amount_msat, htlcs, payment_id, .. } => {
+                let parts = received::parts(payment_hash, payment_id, &htlcs);
+                if self.received.is_new(payment_hash, &parts) {
                     tracing::info!(%payment_hash, amount_msat, "received a payment");
                     self.metrics.received(amount_msat);
                 }
@@ -188,7 +189,7 @@ impl Events {
                     preimage: preimage.map(|preimage| preimage.0),
                     ..inbound(payment_hash, &purpose, PaymentStatus::Succeeded)
                 }));
-                for part in received::parts(payment_hash.0, &htlcs) {
+                for part in parts {
                     self.queue.effect(Effect::PaymentPart(part));
                 }
                 self.settled.notify(&payment_hash.0);
@@ -266,17 +267,17 @@ impl Events {
                 next_channel_id,
                 total_fee_earned_msat,
                 outbound_amount_forwarded_msat,
+                prev_htlc_id,
                 ..
             } => {
-                tracing::info!(
-                    amount_msat = outbound_amount_forwarded_msat,
-                    fee_msat = total_fee_earned_msat,
-                    "forwarded a payment"
-                );
-                self.metrics.forwarded(total_fee_earned_msat);
+                // Without a fee the incoming channel has closed, and it may have been told of before.
+                if let Some(fee_msat) = total_fee_earned_msat {
+                    tracing::info!(amount_msat = outbound_amount_forwarded_msat, fee_msat, "forwarded a payment");
+                    self.metrics.forwarded(fee_msat);
+                }
+                let named = prev_channel_id.zip(prev_htlc_id);
                 self.queue.effect(Effect::Forward {
-                    // LDK names no HTLC here. The event is committed once, so any name that is new will do.
-                    event_id: self.new_name(),
+                    event_id: named.map_or_else(|| self.new_name(), |(id, htlc)| records::forward_id(id, htlc)),
                     incoming_channel: prev_channel_id.map_or([0; 32], |id| id.0),
                     outgoing_channel: next_channel_id.map_or([0; 32], |id| id.0),
                     amount_msat: outbound_amount_forwarded_msat,

@@ -56,7 +56,7 @@ impl PaymentMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("payments", "Own payments that came to their end", self.payments.clone());
         registry.register("payments_msat", "What successful payments moved, in msat", self.moved_msat.clone());
-        registry.register("forwards", "HTLCs forwarded and settled", self.forwards.clone());
+        registry.register("forwards", "HTLCs forwarded and settled while the incoming channel was open", self.forwards.clone());
         registry.register("forwards_fee_msat", "Fees earned by forwarding, in msat", self.forward_fees_msat.clone());
         registry.register("channels_closed", "Channels that ended", self.channels_closed.clone());
     }
@@ -73,9 +73,9 @@ impl PaymentMetrics {
         self.payments.get_or_create(&Ended { direction: "outbound", outcome: "failed" }).inc();
     }
 
-    pub fn forwarded(&self, fee_msat: Option<u64>) {
+    pub fn forwarded(&self, fee_msat: u64) {
         self.forwards.inc();
-        self.forward_fees_msat.inc_by(fee_msat.unwrap_or(0));
+        self.forward_fees_msat.inc_by(fee_msat);
     }
 
     pub fn channel_closed(&self) {

@@ -1,15 +1,17 @@
 //! Payments and offers between LDK's words, the store's rows and what operators see.
 
-use holdfast_proto::node::v1;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use holdfast_proto::{error::Error, node::v1};
 use lightning::{
     events::{ClaimedHTLC, PathFailure, PaymentFailureReason},
+    ln::types::ChannelId,
     routing::router::Path,
 };
 
 use super::channels::scid_text;
 use crate::store::{
     batch::{Direction, PartHop, PaymentKind, PaymentPart, PaymentStatus},
-    postgres::{OfferRow, PartRow, PaymentRow},
+    postgres::{ForwardFilter, ForwardRow, OfferRow, PartRow, PaymentRow, PgReader},
 };
 
 /// The end of an outbound HTLC. `hold_times` are LDK's, in steps of 100 ms.
@@ -49,6 +51,16 @@ pub fn inbound_part(part_id: [u8; 32], payment_id: [u8; 32], htlc: &ClaimedHTLC)
         held_ms: None,
         failed_channel: None,
     }
+}
+
+/// The name of a forwarded HTLC, the same however often LDK tells of it: after each load it does so again, while the monitor
+/// of a closed incoming channel is there.
+pub fn forward_id(incoming: ChannelId, htlc_id: u64) -> [u8; 32] {
+    let mut engine = sha256::Hash::engine();
+    engine.input(b"a forwarded HTLC");
+    engine.input(&incoming.0);
+    engine.input(&htlc_id.to_be_bytes());
+    sha256::Hash::from_engine(engine).to_byte_array()
 }
 
 /// Why a part failed.
@@ -143,6 +155,35 @@ pub fn part_message(row: PartRow) -> v1::PaymentPart {
 
 pub fn hop_message(hop: PartHop) -> v1::PaymentHop {
     v1::PaymentHop { node_id: hex::encode(hop.node_id), channel: hop.channel, fee_msat: hop.fee_msat }
+}
+
+/// The forwards that are asked for, as operators see them.
+pub async fn forwards(reader: &PgReader, q: v1::ListForwardsRequest) -> Result<v1::ListForwardsResponse, Error> {
+    let mut channel = [0; 32];
+    hex::decode_to_slice(&q.channel, &mut channel).or_else(|_| {
+        if q.channel.is_empty() { Ok(()) } else { Err(Error::misuse("channel", "is not 64 hex digits")) }
+    })?;
+    let channel = (!q.channel.is_empty()).then_some(channel);
+    let filter = ForwardFilter { since_ms: q.since_ms, until_ms: q.until_ms, channel };
+    let totals = match q.totals {
+        true => Some(reader.forward_totals(filter).await?),
+        false => None,
+    };
+    let totals =
+        totals.map(|sum| v1::ForwardTotals { count: sum.count, amount_msat: sum.amount_msat, fee_msat: sum.fee_msat });
+    let forwards = reader.forwards(q.limit, q.before, filter).await?.into_iter().map(forward_message).collect();
+    Ok(v1::ListForwardsResponse { forwards, totals })
+}
+
+fn forward_message(row: ForwardRow) -> v1::Forward {
+    v1::Forward {
+        sequence: row.sequence,
+        at_ms: row.at_ms,
+        incoming_channel: hex::encode(row.incoming_channel),
+        outgoing_channel: hex::encode(row.outgoing_channel),
+        amount_msat: row.amount_msat,
+        fee_msat: row.fee_msat,
+    }
 }
 
 pub fn offer_message(row: OfferRow) -> v1::Offer {

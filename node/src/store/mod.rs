@@ -35,8 +35,8 @@ pub struct Loaded {
     pub monitors: Vec<LoadedMonitor>,
     /// Everything written with [`KvWrite`].
     pub kv: std::collections::HashMap<KvKey, Vec<u8>>,
-    /// The hashes of the payments received last: LDK tells of some of them once more after a load.
-    pub received: std::collections::HashSet<[u8; 32]>,
+    /// The deposits that may still change, and those of the last blocks.
+    pub deposits: Vec<batch::Deposit>,
 }
 
 /// One channel's monitor: the last full encoding and the updates that came after it, in order.

@@ -123,6 +123,16 @@ impl Chain {
         self.mine_some(|| true);
     }
 
+    /// Takes everything out of the mempool, as if it had never been sent.
+    pub fn withhold(&mut self) -> Vec<Transaction> {
+        let withheld = mem::take(&mut self.mempool);
+        for tx in &withheld {
+            self.known.remove(&tx.compute_txid());
+            tx.input.iter().for_each(|input| drop(self.spent.remove(&input.previous_output)));
+        }
+        withheld
+    }
+
     /// Undoes the last `depth` blocks, and mines one more in their place. What was in them finds its way into the new ones, sooner
     /// or later, as `take` says; none of it is replaced by something else.
     pub fn reorganise(&mut self, depth: u32, mut take: impl FnMut() -> bool) {

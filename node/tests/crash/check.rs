@@ -29,6 +29,7 @@ impl<K: Keys> World<K> {
         self.check_payments();
         self.check_channels();
         self.check_balances();
+        self.check_books();
         self.figures.commits = self.store.commits;
     }
 

@@ -21,6 +21,11 @@ pub struct Figures {
     pub blocks_undone: u64,
     /// Calls that the signer answered.
     pub signer_calls: u64,
+    /// Rows, and how often our node was told of what has one; what a crash took back was told of again.
+    pub forwards: u64,
+    pub forwards_told: u64,
+    pub received_told: u64,
+    pub paths_told: u64,
 }
 
 impl Figures {
@@ -40,6 +45,10 @@ impl Figures {
         self.reorganisations += other.reorganisations;
         self.blocks_undone += other.blocks_undone;
         self.signer_calls += other.signer_calls;
+        self.forwards += other.forwards;
+        self.forwards_told += other.forwards_told;
+        self.received_told += other.received_told;
+        self.paths_told += other.paths_told;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Our node in the middle: the real commit loop's parts over the harness's store, one step at a time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     mem,
     sync::{Arc, Mutex},
     time::Instant,
@@ -12,6 +12,7 @@ use holdfast_node::{
     lightning::{
         BufferedBroadcaster, BufferedPersister, ClosingWatch, CommitQueue, Committer, GateHooks, LdkMachine,
         MessageGate, Taken, load,
+        received::Received,
     },
     store::Batch,
 };
@@ -73,6 +74,8 @@ pub struct Ours<K: Keys> {
     pub node: Node<K>,
     pub queue: Arc<CommitQueue>,
     pub under_way: UnderWay,
+    /// Made anew with each start, as the leader's is.
+    pub received: Received,
     committer: Commits<K>,
     order: Order,
     phase: Phase,
@@ -123,6 +126,7 @@ impl<K: Keys> Ours<K> {
         };
 
         let mut close_signed = BTreeSet::new();
+        let mut repeatable = HashSet::new();
         let manager = match &loaded.manager {
             None => Node::new_manager(parts, &keys, &broadcaster, watch, chain.lock().unwrap().tip()),
             Some(bytes) => {
@@ -134,6 +138,7 @@ impl<K: Keys> Ours<K> {
                         close_signed.extend(stored.iter().map(|stored| ChannelId(stored.key.0)));
                     }
                 }
+                repeatable.extend(read.iter().flat_map(|read| read.monitor.claimed_payments()).map(|hash| hash.0));
                 let args = ChannelManagerReadArgs::new(
                     keys.clone(),
                     keys.clone(),
@@ -198,7 +203,10 @@ impl<K: Keys> Ours<K> {
         };
         let node = Node { id: node_id(&*keys), keys, manager, monitors, broadcaster, handler };
         let committer = Committer::new(queue.clone(), machine);
-        Ok(Self { node, queue, under_way, committer, order, phase: Phase::Idle, early: None, late: None })
+        // What the leader asks its database for.
+        let told = store.parts.values().filter(|part| repeatable.contains(&part.payment_id)).map(|part| part.part_id);
+        let received = Received::new(repeatable.clone(), told);
+        Ok(Self { node, queue, under_way, received, committer, order, phase: Phase::Idle, early: None, late: None })
     }
 
     /// One step of the commit loop. A crash may come between any two.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use holdfast_node::store::{
     Batch, Effect, KvKey, KvWrite, Loaded, LoadedMonitor, MonitorKey, MonitorWrite,
-    batch::{Direction, PaymentStatus},
+    batch::{Direction, PaymentPart, PaymentStatus},
 };
 
 #[derive(Default)]
@@ -13,6 +13,9 @@ pub struct Memory {
     monitors: BTreeMap<MonitorKey, Monitor>,
     kv: HashMap<KvKey, Vec<u8>>,
     pub payments: BTreeMap<([u8; 32], bool), PaymentStatus>,
+    /// The fee of each.
+    pub forwards: BTreeMap<[u8; 32], Option<u64>>,
+    pub parts: BTreeMap<[u8; 32], PaymentPart>,
     /// What can never be right, whatever the order of commits.
     pub contradictions: Vec<String>,
     pub commits: u64,
@@ -52,6 +55,11 @@ impl Memory {
             }
         }
         for effect in &batch.effects {
+            match effect {
+                Effect::Forward { event_id, fee_msat, .. } => drop(self.forwards.entry(*event_id).or_insert(*fee_msat)),
+                Effect::PaymentPart(part) => drop(self.parts.entry(part.part_id).or_insert_with(|| part.clone())),
+                _ => {}
+            }
             if let Effect::Payment(change) = effect {
                 let key = (change.payment_id, change.direction == Direction::Outbound);
                 match self.payments.get(&key) {

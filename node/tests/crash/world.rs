@@ -1,10 +1,12 @@
 //! Three nodes, two links, one chain; and everything that can happen to them, drawn from one seed.
 
 mod blocks;
+mod books;
 mod commits;
 mod events;
 mod links;
 mod operators;
+mod unfunded;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -53,6 +55,9 @@ pub struct World<K: Keys> {
     /// that is under way.
     fresh: Vec<Fact>,
     taken: Vec<Fact>,
+    /// How often each payment was counted as received, and how many forwards were counted.
+    pub news: BTreeMap<[u8; 32], u64>,
+    pub counted: u64,
     pub figures: Figures,
     pub violations: Vec<String>,
     pub log: Arc<Mutex<VecDeque<String>>>,
@@ -78,6 +83,8 @@ pub struct Payment {
     pub sent: Option<u64>,
     pub failed: bool,
     pub claimed: bool,
+    /// How many HTLCs it was sent in.
+    pub parts: u64,
 }
 
 /// A channel whose funding transaction was made.
@@ -106,6 +113,10 @@ enum Fact {
     Pay(usize),
     Closed(ChannelId, u64),
     Ended(PaymentHash, Outcome),
+    /// A payment was received, as the metrics count it.
+    News(PaymentHash),
+    /// A forward with its fee was counted.
+    Counted,
 }
 
 /// How a payment ended, for one of its two ends.
@@ -174,6 +185,8 @@ impl<K: Keys> World<K> {
             pushes: BTreeMap::new(),
             fresh: vec![],
             taken: vec![],
+            news: BTreeMap::new(),
+            counted: 0,
             figures: Figures { runs: 1, ..Figures::default() },
             violations: vec![],
             log,

@@ -177,7 +177,9 @@ async fn a_payment_that_ldk_tells_of_again_is_known_at_load_and_keeps_its_parts(
         payment(3, Direction::Outbound, PaymentStatus::Succeeded),
     ];
     store.commit(&batch(others.into_iter().map(Effect::Payment).collect())).await.unwrap();
-    assert_eq!(store.load().await.unwrap().received, [[1; 32]].into());
+    let reader = PgReader::of_primary(server.config());
+    assert_eq!(reader.received_parts(&[[1; 32], [2; 32], [3; 32], [9; 32]]).await.unwrap(), [[6; 32]]);
+    assert!(reader.received_parts(&[[2; 32], [3; 32]]).await.unwrap().is_empty());
     let parts = "SELECT count(*) FROM holdfast_public.payment_parts";
     assert_eq!(server.admin().await.query_one(parts, &[]).await.unwrap().get::<_, i64>(0), 1);
 }

@@ -1,6 +1,6 @@
 //! Loading a node: one snapshot, six queries, however many channels.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use futures::try_join;
 use tokio_postgres::Client;
@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use super::StoreError;
 use super::chunks::{self, ChunkHash};
 use super::config::PgConfig;
+use super::deposits::deposits;
 use super::session::{Failure, Purpose, Session};
 use crate::store::{KvKey, Loaded, LoadedMonitor, MonitorKey};
 
@@ -15,9 +16,9 @@ pub(super) async fn load(config: &PgConfig) -> Result<Result<Loaded, StoreError>
     let session = Session::connect(config, Purpose::Setup).await?;
     let client = &session.client;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let (manager, monitors, kv, received) = try_join!(manager(client), monitors(client), kv(client), received(client))?;
+    let (manager, monitors, kv, deposits) = try_join!(manager(client), monitors(client), kv(client), deposits(client))?;
     client.batch_execute("COMMIT").await?;
-    Ok(assemble(manager, monitors, kv).map(|loaded| Loaded { received, ..loaded }))
+    Ok(assemble(manager, monitors, kv).map(|loaded| Loaded { deposits, ..loaded }))
 }
 
 fn assemble(
@@ -107,20 +108,6 @@ async fn kv(client: &Client) -> Result<HashMap<KvKey, Vec<u8>>, Failure> {
         kv.insert(key, row.try_get(3)?);
     }
     Ok(kv)
-}
-
-/// Of the last ones only: LDK forgets a payment with the next ones of its channel.
-async fn received(client: &Client) -> Result<HashSet<[u8; 32]>, Failure> {
-    let rows = client
-        .query(
-            "SELECT payment_hash
-             FROM (SELECT * FROM holdfast.payments ORDER BY sequence DESC LIMIT 10000) AS last
-             WHERE direction = 'inbound' AND status = 'succeeded'",
-            &[],
-        )
-        .await?;
-    let hashes = rows.iter().map(|row| row.try_get::<_, &[u8]>(0)).collect::<Result<Vec<_>, _>>()?;
-    Ok(hashes.into_iter().filter_map(|hash| hash.try_into().ok()).collect())
 }
 
 fn key(channel_id: &[u8]) -> Option<MonitorKey> {

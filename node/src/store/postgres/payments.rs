@@ -98,6 +98,13 @@ impl PgReader {
         self.rows(&sql, &[&&payment_id[..], &direction_name(direction)], part).await
     }
 
+    /// The names of the parts that payments of these hashes were received in.
+    pub async fn received_parts(&self, hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>, ReadError> {
+        let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+        let sql = "SELECT part_id FROM holdfast.payment_parts WHERE payment_id = ANY ($1) AND direction = 'inbound'";
+        self.rows(sql, &[&hashes], |row| array(row.try_get(0)?)).await
+    }
+
     pub async fn payment_key(&self, key: &str) -> Result<Option<KeyRow>, ReadError> {
         let sql = "SELECT request, payment_id FROM holdfast.payment_keys WHERE key = $1";
         let decode = |row: &Row| Ok(KeyRow { request: array(row.try_get(0)?)?, payment_id: array(row.try_get(1)?)? });

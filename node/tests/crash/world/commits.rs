@@ -29,6 +29,8 @@ impl<K: Keys> World<K> {
                 Fact::Order(id, order) => self.order(id, order),
                 Fact::Pay(index) => self.payments[index].accepted = true,
                 Fact::Ended(hash, outcome) => self.ended(hash, outcome),
+                Fact::News(hash) => *self.news.entry(hash.0).or_default() += 1,
+                Fact::Counted => self.counted += 1,
                 Fact::Closed(id, balance) => {
                     if let Some(channel) = self.channels.get_mut(&id.0) {
                         channel.closed.insert(OURS, balance);

@@ -39,6 +39,9 @@ impl<K: Keys> World<K> {
 
     pub(super) fn handle(&mut self, place: usize, event: Event) {
         self.our_parts.log.note(|| format!("{} event {event:?}", NAMES[place]));
+        if place == OURS {
+            self.book(&event);
+        }
         match event {
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 let user_id = u128::from(self.rng.next());

@@ -118,6 +118,7 @@ impl<K: Keys> World<K> {
             sent: None,
             failed: false,
             claimed: false,
+            parts: route.paths.len() as u64,
         });
         self.figures.payments += 1;
         if sender == OURS {

@@ -2118,6 +2118,12 @@ impl<Signer: EcdsaChannelSigner> ChannelMonitor<Signer> {
 		self.inner.lock().unwrap().written_by_0_1_or_later
 	}
 
+	/// Holdfast: whether the counterparty funds the channel, and no block has had the funding transaction yet.
+	pub fn awaits_their_funding(&self) -> bool {
+		let us = self.inner.lock().unwrap();
+		!us.funding_seen_onchain && !us.funding.channel_parameters.is_outbound_from_holder
+	}
+
 	/// Gets the funding script of the channel this ChannelMonitor is monitoring for.
 	pub fn get_funding_script(&self) -> ScriptBuf {
 		self.inner.lock().unwrap().get_funding_script()
@@ -3315,6 +3321,13 @@ impl<Signer: EcdsaChannelSigner> ChannelMonitor<Signer> {
 		}
 
 		res
+	}
+
+	/// Holdfast: the hashes of the payments of which a `ChannelManager` that is loaded tells once more that they were claimed.
+	pub fn claimed_payments(&self) -> Vec<PaymentHash> {
+		let us = self.inner.lock().unwrap();
+		let told = us.payment_preimages.iter().filter(|(_, (_, claims))| !claims.is_empty());
+		told.map(|(hash, _)| *hash).collect()
 	}
 
 	pub(crate) fn get_stored_preimages(

@@ -88,7 +88,7 @@ use crate::ln::our_peer_storage::{EncryptedOurPeerStorage, PeerStorageMonitorHol
 use crate::ln::outbound_payment;
 use crate::ln::outbound_payment::{
 	OutboundPayments, PendingOutboundPayment, RetryableInvoiceRequest, SendAlongPathArgs,
-	StaleExpiration,
+	StaleExpiration, UnsettledPayments,
 };
 use crate::ln::types::ChannelId;
 use crate::offers::async_receive_offer_cache::AsyncReceiveOfferCache;
@@ -9315,6 +9315,7 @@ This indicates a bug inside LDK. Please report this error at https://github.com/
 				let prev_channel_id = hop_data.channel_id;
 				let prev_user_channel_id = hop_data.user_channel_id;
 				let prev_node_id = hop_data.counterparty_node_id;
+				let prev_htlc_id = Some(hop_data.htlc_id);
 				let completed_blocker =
 					RAAMonitorUpdateBlockingAction::from_prev_hop_data(&hop_data);
 
@@ -9434,6 +9435,7 @@ This indicates a bug inside LDK. Please report this error at https://github.com/
 										skimmed_fee_msat,
 										claim_from_onchain_tx: from_onchain,
 										outbound_amount_forwarded_msat: forwarded_htlc_value_msat,
+										prev_htlc_id,
 									},
 									downstream_counterparty_and_funding_outpoint: chan_to_release,
 								}),
@@ -16444,6 +16446,10 @@ where
 			}
 		}
 
+		// Holdfast: what is settled is kept for minutes against a second call with the same id. Written with each state,
+		// it would cost every payment the more the more payments there are.
+		let unsettled_outbound_payments = UnsettledPayments(&pending_outbound_payments);
+
 		// Encode without retry info for 0.0.101 compatibility.
 		let mut pending_outbound_payments_no_retry: HashMap<PaymentId, HashSet<[u8; 32]>> = new_hash_map();
 		for (id, outbound) in pending_outbound_payments.iter() {
@@ -16490,7 +16496,7 @@ where
 		write_tlv_fields!(writer, {
 			(1, pending_outbound_payments_no_retry, required),
 			(2, pending_intercepted_htlcs, option),
-			(3, pending_outbound_payments, required),
+			(3, unsettled_outbound_payments, required), // Holdfast
 			(4, pending_claiming_payments, option),
 			(5, self.our_network_pubkey, required),
 			(6, monitor_update_blocked_actions_per_peer, option),

@@ -16,6 +16,7 @@ use lightning_invoice::Bolt11Invoice;
 
 use crate::blinded_path::{IntroductionNode, NodeIdLookUp};
 use crate::events::{self, PaidBolt12Invoice, PaymentFailureReason};
+use crate::io;
 use crate::ln::channel_state::ChannelDetails;
 use crate::ln::channelmanager::{
 	EventCompletionAction, HTLCSource, PaymentCompleteUpdate, PaymentId,
@@ -35,7 +36,7 @@ use crate::types::features::Bolt12InvoiceFeatures;
 use crate::types::payment::{PaymentHash, PaymentPreimage, PaymentSecret};
 use crate::util::errors::APIError;
 use crate::util::logger::{Logger, WithContext};
-use crate::util::ser::ReadableArgs;
+use crate::util::ser::{CollectionLength, ReadableArgs, Writeable, Writer};
 #[cfg(feature = "std")]
 use crate::util::time::Instant;
 
@@ -51,7 +52,8 @@ use crate::sync::Mutex;
 /// of payments by [`PaymentId`]. See [`OutboundPayments::remove_stale_payments`].
 ///
 /// [`ChannelManager::timer_tick_occurred`]: crate::ln::channelmanager::ChannelManager::timer_tick_occurred
-pub(crate) const IDEMPOTENCY_TIMEOUT_TICKS: u8 = 7;
+// Holdfast: not 7. The payments table has every id by then; only a call that is under way needs this.
+pub(crate) const IDEMPOTENCY_TIMEOUT_TICKS: u8 = 1;
 
 /// The default relative expiration to wait for a pending outbound HTLC to a often-offline
 /// payee to fulfill.
@@ -2729,6 +2731,26 @@ fn probing_cookie_from_id(payment_id: &PaymentId, probing_cookie_secret: [u8; 32
 	preimage[..32].copy_from_slice(&probing_cookie_secret);
 	preimage[32..].copy_from_slice(&payment_id.0);
 	PaymentHash(Sha256::hash(&preimage).to_byte_array())
+}
+
+/// Holdfast: the payments that still have HTLCs or wait for their end, written as the map of them would be.
+pub(super) struct UnsettledPayments<'a>(pub(super) &'a HashMap<PaymentId, PendingOutboundPayment>);
+
+impl UnsettledPayments<'_> {
+	fn iter(&self) -> impl Iterator<Item = (&PaymentId, &PendingOutboundPayment)> {
+		self.0.iter().filter(|(_, payment)| !(payment.is_fulfilled() && payment.remaining_parts() == 0))
+	}
+}
+
+impl Writeable for UnsettledPayments<'_> {
+	fn write<W: Writer>(&self, writer: &mut W) -> Result<(), io::Error> {
+		CollectionLength(self.iter().count() as u64).write(writer)?;
+		for (id, payment) in self.iter() {
+			id.write(writer)?;
+			payment.write(writer)?;
+		}
+		Ok(())
+	}
 }
 
 impl_writeable_tlv_based_enum_upgradable!(PendingOutboundPayment,
