@@ -20,6 +20,7 @@ use crate::{
     store::postgres::{PgConfig, PgTls},
 };
 
+mod deposits;
 mod gossip;
 mod peers;
 
@@ -124,11 +125,14 @@ pub struct WalletConfig {
     /// Satoshi kept on chain for each channel with anchors, so that its commitment can be brought into a block when fees
     /// rise.
     pub reserve_per_channel_sat: u64,
+    /// In how many blocks a deposit is told of as confirmed.
+    #[serde(deserialize_with = "deposits::confirmations")]
+    pub deposit_confirmations: u32,
 }
 
 impl Default for WalletConfig {
     fn default() -> Self {
-        Self { reserve_per_channel_sat: 10_000 }
+        Self { reserve_per_channel_sat: 10_000, deposit_confirmations: 6 }
     }
 }
 

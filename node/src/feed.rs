@@ -79,6 +79,7 @@ fn message(row: EventRow) -> v1::Event {
         "channel" => (EventTopic::Channel, Some(Subject::Channel(channel(&subject)))),
         "forward" => (EventTopic::Forward, Some(Subject::Forward(forward(&subject)))),
         "onchain" => (EventTopic::Onchain, Some(Subject::Transaction(transaction(&subject)))),
+        "deposit" => (EventTopic::Deposit, Some(Subject::Deposit(deposit(&subject)))),
         "leader" => (EventTopic::Leader, Some(Subject::Leader(leader(&subject)))),
         // Of a newer leader: there is an event, and its cursor counts.
         _ => (EventTopic::Unspecified, None),
@@ -141,6 +142,19 @@ fn forward(of: &Fields<'_>) -> v1::ForwardEvent {
 
 fn transaction(of: &Fields<'_>) -> v1::TransactionEvent {
     v1::TransactionEvent { txid: of.text("txid"), size_bytes: of.number("size_bytes").unwrap_or(0) }
+}
+
+fn deposit(of: &Fields<'_>) -> v1::DepositEvent {
+    let small = |name| of.number(name).and_then(|number| number.try_into().ok()).unwrap_or(0);
+    v1::DepositEvent {
+        outpoint: of.text("outpoint"),
+        address: of.text("address"),
+        amount_sat: of.number("amount_sat").unwrap_or(0),
+        label: of.text("label"),
+        confirmations: small("confirmations"),
+        block_height: small("block_height"),
+        block_hash: of.text("block_hash"),
+    }
 }
 
 fn leader(of: &Fields<'_>) -> v1::LeaderEvent {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bitcoin::{BlockHash, OutPoint, Transaction, Txid, consensus::encode::serialize_hex};
+use bitcoin::{
+    BlockHash, OutPoint, Transaction, Txid,
+    consensus::encode::{deserialize_hex, serialize_hex},
+};
 use lightning_block_sync::{
     AsyncBlockSourceResult, BlockData, BlockHeaderData, BlockSource, BlockSourceError,
     gossip::UtxoSource,
@@ -57,6 +60,11 @@ impl Bitcoind {
         let (host, port) = url.rsplit_once(':').ok_or_else(bad)?;
         let port = port.parse().map_err(|_| bad())?;
         Ok(Self { host: host.to_owned(), port, auth, client: RwLock::new(None) })
+    }
+
+    /// A client of the same one with a connection of its own, which lives on the runtime that makes the first call.
+    pub fn another(&self) -> Self {
+        Self { host: self.host.clone(), port: self.port, auth: self.auth.clone(), client: RwLock::new(None) }
     }
 
     /// The genesis block's hash, to make sure that bitcoind is on our network.
@@ -138,6 +146,24 @@ impl Bitcoind {
             Ok(_) => Ok(true),
             Err(e) => match rpc_error(&e) {
                 Some(RpcError { code: -5, .. }) => Ok(false),
+                _ => Err(e),
+            },
+        }
+    }
+
+    /// What waits in the mempool.
+    pub async fn mempool(&self) -> io::Result<Vec<Txid>> {
+        let ids = self.call("getrawmempool", &[]).await?;
+        serde_json::from_value(ids).map_err(invalid)
+    }
+
+    /// A transaction of the mempool; none if it has left it.
+    pub async fn unconfirmed(&self, txid: Txid) -> io::Result<Option<Transaction>> {
+        match self.call("getrawtransaction", &[json!(txid.to_string())]).await {
+            Ok(raw) => deserialize_hex(text(&raw)?).map(Some).map_err(invalid),
+            Err(e) => match rpc_error(&e) {
+                // RPC_INVALID_ADDRESS_OR_KEY
+                Some(RpcError { code: -5, .. }) => Ok(None),
                 _ => Err(e),
             },
         }

@@ -148,6 +148,8 @@ impl Wallet {
             let update = Update { chain: Some(tip.insert(id)), tx_update: update, ..Default::default() };
             inner.wallet.apply_update(update)?;
             self.record(&mut inner);
+            let tip = inner.wallet.latest_checkpoint().height();
+            self.deposited(&mut inner, |deposits, address| deposits.scanned(block, height, tip, address));
         }
         Ok(fresh)
     }

@@ -110,31 +110,10 @@ fn prune(whole: &mut ChangeSet) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use bitcoin::{BlockHash, hashes::Hash};
 
     use super::*;
-
-    #[derive(Default)]
-    struct Memory(Mutex<HashMap<KvKey, Vec<u8>>>);
-
-    impl KVStoreSync for Memory {
-        fn read(&self, _: &str, _: &str, _: &str) -> Result<Vec<u8>, lightning::io::Error> {
-            Err(lightning::io::ErrorKind::NotFound.into())
-        }
-        fn write(&self, p: &str, s: &str, k: &str, v: Vec<u8>) -> Result<(), lightning::io::Error> {
-            self.0.lock().unwrap().insert(KvKey { primary: p.into(), secondary: s.into(), key: k.into() }, v);
-            Ok(())
-        }
-        fn remove(&self, p: &str, s: &str, k: &str, _: bool) -> Result<(), lightning::io::Error> {
-            self.0.lock().unwrap().remove(&KvKey { primary: p.into(), secondary: s.into(), key: k.into() });
-            Ok(())
-        }
-        fn list(&self, _: &str, _: &str) -> Result<Vec<String>, lightning::io::Error> {
-            Ok(Vec::new())
-        }
-    }
+    use crate::chain::wallet::tests::Memory;
 
     fn block(height: u32) -> ChangeSet {
         let mut change = ChangeSet::default();

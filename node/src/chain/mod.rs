@@ -6,6 +6,7 @@ pub mod bitcoind;
 pub mod blocks;
 pub mod broadcast;
 pub mod coins;
+pub mod deposits;
 pub mod fees;
 pub mod headers;
 pub mod journal;

@@ -8,7 +8,7 @@ use std::{
 
 use bdk_wallet::{KeychainKind, LocalOutput, SignOptions, Update, chain::BlockId};
 use bitcoin::{
-    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, WPubkeyHash,
+    Address, Amount, Block, FeeRate, Network, OutPoint, Psbt, Script, ScriptBuf, Transaction, Txid, WPubkeyHash,
     constants::COINBASE_MATURITY, hashes::Hash,
 };
 use lightning::{
@@ -17,17 +17,23 @@ use lightning::{
 };
 
 use super::{
+    deposits::Deposits,
     journal::{Journal, JournalError, Kv},
     spend::{Pays, Spend},
 };
-use crate::store::KvKey;
+use crate::store::{KvKey, batch::Deposit};
 
 /// The wallet of the node. Every change to it is pushed onto the commit buffer before the call returns.
 pub struct Wallet {
     inner: Mutex<Inner>,
     kv: Arc<Kv>,
     reserve_per_channel_sat: u64,
+    /// Who is told of deposits, for the same commit.
+    tell: Option<Box<TellDeposit>>,
 }
+
+/// What pushes a deposit onto the commit buffer.
+pub type TellDeposit = dyn Fn(Deposit) + Send + Sync;
 
 pub(super) struct Inner {
     pub(super) wallet: bdk_wallet::Wallet,
@@ -38,6 +44,7 @@ pub(super) struct Inner {
     /// Such transactions that bitcoind has not taken yet. LDK asks for some that come to nothing, because what they
     /// would claim is claimed already; those must not keep coins from other uses.
     bumps: HashSet<Txid>,
+    pub(super) deposits: Deposits,
 }
 
 impl Inner {
@@ -156,8 +163,9 @@ impl Wallet {
                 (wallet, Journal::default())
             }
         };
-        let inner = Mutex::new(Inner { wallet, journal, bumping: HashSet::new(), bumps: HashSet::new() });
-        let this = Self { inner, kv, reserve_per_channel_sat: 0 };
+        let (bumping, bumps, deposits) = (HashSet::new(), HashSet::new(), Deposits::new(1));
+        let inner = Mutex::new(Inner { wallet, journal, bumping, bumps, deposits });
+        let this = Self { inner, kv, reserve_per_channel_sat: 0, tell: None };
         this.record(&mut this.lock());
         Ok(this)
     }
@@ -165,6 +173,18 @@ impl Wallet {
     /// Keeps so much for each channel whose close the wallet may have to pay for.
     pub fn with_reserve(self, per_channel_sat: u64) -> Self {
         Self { reserve_per_channel_sat: per_channel_sat, ..self }
+    }
+
+    /// Tells of deposits from now on, each when it is in `confirmations` blocks and before. `committed` are those that may
+    /// still change.
+    pub fn with_deposits(self, confirmations: u32, committed: Vec<Deposit>, tell: Box<TellDeposit>) -> Self {
+        {
+            let mut inner = self.lock();
+            let transaction = |txid| inner.wallet.tx_graph().get_tx(txid).map(|tx| tx.as_ref().clone());
+            let deposits = Deposits::load(confirmations, committed, transaction);
+            inner.deposits = deposits;
+        }
+        Self { tell: Some(tell), ..self }
     }
 
     pub fn reserve_per_channel_sat(&self) -> u64 {
@@ -287,13 +307,22 @@ impl Wallet {
             return;
         }
         inner.wallet.apply_unconfirmed_txs([(tx.clone(), now)]);
-        if inner.wallet.get_tx(tx.compute_txid()).is_some() {
+        let known = inner.wallet.get_tx(tx.compute_txid()).map(|tx| tx.chain_position.is_unconfirmed());
+        if known.is_some() {
             // The transaction itself spends its coins now; the promise has done its work.
             for input in &tx.input {
                 inner.wallet.unlock_outpoint(input.previous_output);
             }
         }
         self.record(&mut inner);
+        if known == Some(true) {
+            self.deposited(&mut inner, |deposits, address| deposits.saw(tx, address));
+        }
+    }
+
+    /// A transaction that is in bitcoind's mempool. If it pays us it is told of; the wallet has it when a block does.
+    pub fn saw_deposit(&self, tx: &Transaction) {
+        self.deposited(&mut self.lock(), |deposits, address| deposits.saw(tx, address));
     }
 
     /// Own transactions that are in no block yet: after a takeover they are handed to bitcoind again.
@@ -337,6 +366,25 @@ impl Wallet {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// Tells of what changes about deposits. To be called behind [`Wallet::record`], under the same lock.
+    pub(super) fn deposited(
+        &self,
+        inner: &mut Inner,
+        change: impl FnOnce(&mut Deposits, &dyn Fn(&Script) -> Option<String>) -> Vec<Deposit>,
+    ) {
+        let Some(tell) = &self.tell else { return };
+        let Inner { wallet, deposits, .. } = inner;
+        let address = |script: &Script| {
+            // Change, and what channels leave, goes to addresses of the other keychain.
+            match wallet.derivation_of_spk(script.to_owned()) {
+                Some((KeychainKind::External, _)) => Address::from_script(script, wallet.network()).ok(),
+                _ => None,
+            }
+            .map(|address| address.to_string())
+        };
+        change(deposits, &address).into_iter().for_each(tell);
+    }
+
     pub(super) fn record(&self, inner: &mut Inner) {
         if let Some(change) = inner.wallet.take_staged() {
             inner.journal.record(&*self.kv, change);
@@ -357,6 +405,7 @@ impl Listen for Wallet {
         }
         inner.bumping.retain(|coin| unspent.contains(coin));
         self.record(&mut inner);
+        self.deposited(&mut inner, |deposits, address| deposits.connected(block, height, address));
     }
 
     fn filtered_block_connected(

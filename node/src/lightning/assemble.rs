@@ -30,16 +30,19 @@ use super::{
     gossip,
     holds::Holds,
     keyed::Turns,
-    load,
+    labels, load,
     logger::TracingLogger,
     metrics::PaymentMetrics,
     node::LightningNode,
     offers::{OfferGate, Offers},
+    onion_pace,
     payments::unix_now,
+    peer_storage::{Judge, PeerStorage},
     peers::Dialer,
     phases::Phases,
     probes::Probes,
     received::Received,
+    recovery::{self, Recoveries, RecoveryError},
     resume::{Resume, warn_of_broadcasts},
     settings,
     settled::Settled,
@@ -53,7 +56,7 @@ use crate::{
     net::{Outbound, fetch::Source},
     store::{
         Loaded,
-        postgres::{PeerRow, PgReader},
+        postgres::{PeerRow, PgReader, ReadError},
     },
 };
 
@@ -74,7 +77,10 @@ pub struct Parts {
     pub blocks: BlockCache,
     pub metrics: PaymentMetrics,
     pub reserve_per_channel_sat: u64,
+    pub deposit_confirmations: u32,
     pub acceptance: Acceptance,
+    /// Whether our encrypted backup is left with peers.
+    pub leave_backup: bool,
     /// Of the primary: whether something is paid is decided by it.
     pub reader: Arc<PgReader>,
     pub loaded: Loaded,
@@ -106,10 +112,14 @@ pub enum StartError {
     Hold(#[from] super::holds::HoldError),
     #[error(transparent)]
     Offer(#[from] super::offers::OfferError),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     #[error("wallet: {0}")]
     Wallet(#[from] crate::chain::wallet::WalletError),
     #[error("signer: {0}")]
     Signer(#[from] Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("the sweeper's record does not parse: {0:?}")]
     Sweeper(lightning::ln::msgs::DecodeError),
     #[error("the new node cannot be made: {0}")]
@@ -122,9 +132,9 @@ impl LightningNode {
     pub async fn assemble(parts: Parts, phases: &mut Phases) -> Result<Assembled, StartError> {
         let Parts { network, alias, announce, color, outbound, rapid_sync, keys, destinations, .. } = parts;
         let Parts { bitcoind, fees, .. } = parts;
-        let Parts { mut headers, blocks, metrics, reserve_per_channel_sat, acceptance, .. } = parts;
-        let Parts { reader, loaded, peers, .. } = parts;
-        let Loaded { manager: manager_bytes, monitors: monitor_bytes, kv: records, received } = loaded;
+        let Parts { mut headers, blocks, metrics, reserve_per_channel_sat, acceptance, leave_backup, .. } = parts;
+        let Parts { deposit_confirmations, reader, loaded, peers, .. } = parts;
+        let Loaded { manager: manager_bytes, monitors: monitor_bytes, kv: records, deposits } = loaded;
         let logger: Logger = Arc::new(TracingLogger);
         let queue = Arc::new(CommitQueue::load(&records)?);
         let kv = Arc::new(BufferedKv::new(queue.clone(), records.clone()));
@@ -138,6 +148,7 @@ impl LightningNode {
 
         let (monitors, channels) =
             tokio::task::block_in_place(|| read_monitors(&monitor_bytes, &keys, &broadcaster, &fees, &logger))?;
+        let received = Received::load(&monitors, &reader).await?;
         phases.end("read-monitors");
 
         let resume = tokio::task::block_in_place(|| Resume::ask(keys.clone(), &channels))?;
@@ -146,7 +157,8 @@ impl LightningNode {
         let info = keys.info();
         let wallet =
             Wallet::open(&info.wallet_descriptor, &info.wallet_change_descriptor, network, &records, tip, kv.clone())?;
-        let wallet = Arc::new(wallet.with_reserve(reserve_per_channel_sat));
+        let wallet = wallet.with_reserve(reserve_per_channel_sat);
+        let wallet = Arc::new(wallet.with_deposits(deposit_confirmations, deposits, labels::teller(&queue, &kv)));
         destinations.set(wallet.clone());
         let signing_wallet = Arc::new(SigningWallet::new(wallet.clone(), keys.clone()));
         let fundings = Arc::new(Fundings::load(&records, kv.clone())?);
@@ -240,7 +252,11 @@ impl LightningNode {
         queue.rebroadcast_closings();
 
         let broadcast = resume.signed_for_broadcast();
-        let gate = Arc::new(MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(resume)));
+        let asked = resume.asked();
+        let storage = PeerStorage::new(&keys.get_peer_storage_key(), keys.node_id(), queue.clone(), leave_backup);
+        let storage = Arc::new(storage);
+        let gate = MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(resume));
+        let gate = Arc::new(gate.with_storage(storage.clone()));
         let gossip_sync = Arc::new(P2PGossipSync::new(graph.clone(), None::<Arc<UtxoLookup>>, logger.clone()));
         let gossip = {
             let manager = manager.clone();
@@ -264,9 +280,10 @@ impl LightningNode {
         let handlers = MessageHandler {
             chan_handler: gate,
             route_handler: gossip,
-            onion_message_handler: onion_messenger.clone(),
+            onion_message_handler: onion_pace::paced(onion_messenger.clone(), manager.clone()),
             custom_message_handler: IgnoringMessageHandler {},
-            send_only_message_handler: chain_monitor.clone(),
+            // LDK's chain monitor would leave states of channels with peers, if it were compiled to.
+            send_only_message_handler: storage.clone(),
         };
         let peer_manager = Arc::new(PeerManager::new(
             handlers,
@@ -325,7 +342,28 @@ impl LightningNode {
             keys: keys.clone(),
             kv: kv.clone(),
             keys_ids: ChannelBackups::keys_ids(&channels),
+            storage: storage.clone(),
         });
+        let judge = Judge {
+            storage: storage.clone(),
+            reader: reader.clone(),
+            queue: queue.clone(),
+            kv: kv.clone(),
+            backups: backups.clone(),
+        };
+        let recoveries = recovery::Parts {
+            manager: manager.clone(),
+            monitors: chain_monitor.clone(),
+            queue: queue.clone(),
+            kv: kv.clone(),
+            keys: keys.clone(),
+            wallet: wallet.clone(),
+            sweeper: sweeper.clone(),
+            dialer: dialer.clone(),
+            bitcoind: bitcoind.clone(),
+            asked,
+        };
+        let recoveries = Arc::new(Recoveries::load(&records, recoveries)?);
         let bumping = Arc::new(WalletSync::new(signing_wallet.clone(), logger.clone()));
         let settled = Arc::new(Settled::default());
         let events = Events {
@@ -342,7 +380,7 @@ impl LightningNode {
             graph: graph.clone(),
             scorer: scorer.clone(),
             settled: settled.clone(),
-            received: Received::before(received),
+            received,
             holds: holds.clone(),
             offers: offers.clone(),
             probes: probes.clone(),
@@ -374,6 +412,7 @@ impl LightningNode {
             router,
             graph: graph.clone(),
             backups,
+            recoveries,
             holds,
             offers,
             probes,
@@ -403,6 +442,7 @@ impl LightningNode {
             bitcoind,
             outbox,
             process_messages,
+            judge,
             headers,
             synced,
             rapid_gossip: rapid_sync.map(|source| (source, outbound)),

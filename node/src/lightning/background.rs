@@ -30,7 +30,9 @@ use super::{
     gossip::Saver,
     graph,
     logger::TracingLogger,
+    mempool,
     node::LightningNode,
+    peer_storage::Judge,
     rapid_gossip,
     settling::{Settling, watched},
     types::{ChainMonitor, ChannelManager, Graph, OnionMessenger, Scorer, Sweeper},
@@ -53,6 +55,7 @@ pub struct Background {
     pub(super) bitcoind: Arc<Bitcoind>,
     pub(super) outbox: Outbox,
     pub(super) process_messages: Arc<Notify>,
+    pub(super) judge: Judge,
     pub(super) headers: HeaderCache,
     pub(super) synced: ValidatedBlockHeader,
     /// From where the public graph is fetched, if it is.
@@ -74,10 +77,12 @@ impl Background {
             bitcoind,
             outbox,
             process_messages,
+            judge,
             headers,
             synced,
             rapid_gossip,
         } = self;
+        let recovery_outbox = outbox.clone();
         let chain = Chain {
             queue: node.queue.clone(),
             manager: node.manager.clone(),
@@ -95,6 +100,7 @@ impl Background {
         let mut tasks = JoinSet::new();
         tasks.spawn(handle_events(node.clone(), events, onion_messenger.clone()));
         tasks.spawn(send_messages(node.clone(), process_messages));
+        tasks.spawn(mempool::watch(bitcoind.clone(), node.wallet.clone(), node.queue.clone()));
         tasks.spawn(follow_chain(bitcoind, node.network, headers, synced, chain));
         tasks.spawn(tick_manager(node.clone()));
         tasks.spawn(tick_peers(node.clone(), onion_messenger));
@@ -106,6 +112,8 @@ impl Background {
         tasks.spawn(keep_gossip(graph, scorer, kv));
         tasks.spawn(announce(node.clone()));
         tasks.spawn(node.dialer.clone().run());
+        tasks.spawn(node.recoveries.clone().keep(recovery_outbox));
+        tasks.spawn(judge.run());
         tasks
     }
 }

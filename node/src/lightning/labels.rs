@@ -1,7 +1,15 @@
 //! Names that operators give to addresses, transactions and coins (BIP 329), in the key-value space.
 
+use std::sync::Arc;
+
 use holdfast_proto::error::Error;
 use lightning::util::persist::KVStoreSync;
+
+use super::{BufferedKv, CommitQueue};
+use crate::{
+    chain::wallet::TellDeposit,
+    store::{Effect, batch::Deposit},
+};
 
 const NAMESPACE: &str = "labels";
 /// As much as BIP 329 has wallets accept.
@@ -60,11 +68,18 @@ pub fn all(kv: &impl KVStoreSync) -> Vec<(Kind, String, String)> {
     Kind::ALL.into_iter().flat_map(of_kind).collect()
 }
 
+/// Pushes deposits onto the commit buffer, with the labels of their addresses.
+pub fn teller(queue: &Arc<CommitQueue>, kv: &Arc<BufferedKv>) -> Box<TellDeposit> {
+    let (queue, kv) = (queue.clone(), kv.clone());
+    Box::new(move |deposit| {
+        let label = get(&*kv, Kind::Address, &deposit.address);
+        queue.effect(Effect::Deposit(Deposit { label, ..deposit }));
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::{super::BufferedKv, *};
+    use super::*;
 
     #[test]
     fn labels_are_kept_by_kind_replaced_and_removed() {

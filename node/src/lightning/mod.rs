@@ -32,6 +32,7 @@ mod labels;
 mod limits;
 pub mod load;
 pub mod logger;
+mod mempool;
 mod messages;
 pub mod metrics;
 pub mod node;

@@ -119,7 +119,8 @@ impl PaymentChange {
 /// One HTLC of a payment, at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentPart {
-    /// LDK names no HTLC. The event is committed once, so any name that is new will do.
+    /// Inbound made of the payment and the HTLC, which LDK tells of again. Outbound LDK names no HTLC; that event is
+    /// committed once, so any name that is new will do.
     pub part_id: [u8; 32],
     pub payment_id: [u8; 32],
     pub direction: Direction,
@@ -146,6 +147,32 @@ pub struct PartHop {
     pub fee_msat: u64,
 }
 
+/// An output that pays an address of ours, and how it stands. Told twice it changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deposit {
+    pub outpoint: bitcoin::OutPoint,
+    pub address: String,
+    pub amount_sat: u64,
+    /// The address's, at the time.
+    pub label: Option<String>,
+    pub standing: Standing,
+    /// Height and hash of the block that has it; of one that is gone, of the block that has the other spend of its coins.
+    pub block: Option<(u32, bitcoin::BlockHash)>,
+    /// When it came to stand so; 0 in no block.
+    pub confirmations: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// In no block, or in one no more.
+    Unconfirmed,
+    Mined,
+    /// As deep as the configuration wants.
+    Confirmed,
+    /// A block has another transaction that spends the same coins.
+    Gone,
+}
+
 /// Rows that people query, written in the same transaction as the state that they describe. Each is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -170,7 +197,8 @@ pub enum Effect {
     OfferDisabled {
         offer_id: [u8; 32],
     },
-    /// An HTLC forwarded and settled. Keyed by the incoming channel and HTLC where LDK tells it, else by `event_id`.
+    /// An HTLC forwarded and settled. `event_id` is made of the incoming channel and HTLC, so that what LDK tells again is
+    /// the same row.
     Forward {
         event_id: [u8; 32],
         incoming_channel: [u8; 32],
@@ -207,6 +235,7 @@ pub enum Effect {
         txid: bitcoin::Txid,
         raw: Vec<u8>,
     },
+    Deposit(Deposit),
 }
 
 /// One commit. The store writes all of it or nothing, and only while the replica's term is the newest.

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use holdfast_node::store::batch::{Direction, PaymentChange, PaymentKind, PaymentStatus};
-use holdfast_node::store::postgres::{ChannelState, NodeIdentity, PgConfig, PgReader, PgStore, PgTls, StoreError};
+use holdfast_node::store::postgres::{
+    ChannelState, ForwardFilter, NodeIdentity, PgConfig, PgReader, PgStore, PgTls, StoreError,
+};
 use holdfast_node::store::{Batch, CommitError, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, Store};
 use tokio::time::timeout;
 
@@ -407,12 +409,13 @@ async fn effects_are_there_to_be_asked_for_and_repeats_change_nothing() {
         ..Batch::default()
     };
     store.commit(&batch).await.unwrap();
-    let (channels, forwards) = (reader.channels().await.unwrap(), reader.forwards(10, None).await.unwrap());
+    let (channels, forwards) =
+        (reader.channels().await.unwrap(), reader.forwards(10, None, ForwardFilter::default()).await.unwrap());
     store.commit(&batch).await.unwrap();
     server.crash();
     server.launch().await;
     assert_eq!(reader.channels().await.unwrap(), channels, "changed by a repeat");
-    assert_eq!(reader.forwards(10, None).await.unwrap(), forwards, "changed by a repeat");
+    assert_eq!(reader.forwards(10, None, ForwardFilter::default()).await.unwrap(), forwards, "changed by a repeat");
     assert_eq!(reader.peers().await.unwrap().into_iter().map(|peer| peer.address).collect::<Vec<_>>(), ["b:2"]);
     assert_eq!((forwards.len(), forwards[0].amount_msat, forwards[0].fee_msat), (1, Some(10), None));
     let [channel] = &channels[..] else { panic!("{channels:?}") };

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use holdfast_node::store::batch::{Direction, PaymentChange, PaymentPart, PaymentStatus};
+use holdfast_node::store::batch::{Deposit, Direction, PaymentChange, PaymentPart, PaymentStatus, Standing};
 use holdfast_node::store::{Batch, CommitError, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, Store};
 use tokio_postgres::{Client, NoTls};
 
@@ -54,6 +54,15 @@ fn one_of_each() -> Vec<Effect> {
         forward(2, 500),
         Effect::Broadcast { txid: funding.txid, raw: vec![1, 2, 3] },
         Effect::PeerAdded { node_id: [3; 33], address: "peer.example:9735".into() },
+        Effect::Deposit(Deposit {
+            outpoint: funding,
+            address: "bcrt1q".into(),
+            amount_sat: 5_000,
+            label: Some("rent".into()),
+            standing: Standing::Mined,
+            block: Some((7, "cd".repeat(32).parse().unwrap())),
+            confirmations: 1,
+        }),
     ]
 }
 
@@ -64,11 +73,18 @@ fn channel_backup() -> KvWrite {
     KvWrite::Put { key, value: value.to_vec() }
 }
 
+fn returned_backup() -> KvWrite {
+    let key = KvKey { primary: "channel-backup-returned".into(), secondary: String::new(), key: "05".repeat(32) };
+    let value = br#"{"counterparty":"02ab","addresses":[],"funding_outpoint":"ab:3","capacity_sat":100000,
+        "channel_type":"anchors","channel_keys_id":"cd","written_ms":1500,"returned_by":"03cd"}"#;
+    KvWrite::Put { key, value: value.to_vec() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_views_show_what_was_committed() {
     let server = Server::quick().await;
     let (leadership, store) = open(&server.config()).await;
-    let kv = vec![channel_backup()];
+    let kv = vec![channel_backup(), returned_backup()];
     store.commit(&Batch { manager: Some(vec![1]), effects: one_of_each(), kv, ..Batch::default() }).await.unwrap();
     leadership.record_phases(&[("load".to_owned(), std::time::Duration::from_millis(3))].into()).await.unwrap();
     let client = server.admin().await;
@@ -108,8 +124,16 @@ async fn the_views_show_what_was_committed() {
         ),
         ("SELECT took_us::text FROM holdfast_public.takeover_phases WHERE phase = 'load'", "3000".to_owned()),
         (
-            "SELECT concat_ws(' ', counterparty, addresses, capacity_sat, written_at = to_timestamp(1.5)) FROM holdfast_public.channel_backups",
+            "SELECT concat_ws(' ', counterparty, addresses, capacity_sat, written_at = to_timestamp(1.5)) FROM holdfast_public.channel_backups WHERE returned_by IS NULL",
             "02ab {peer.example:9735,h:1} 100000 t".to_owned(),
+        ),
+        (
+            "SELECT concat_ws(' ', channel_id, returned_by) FROM holdfast_public.channel_backups WHERE returned_by IS NOT NULL",
+            format!("{} 03cd", "05".repeat(32)),
+        ),
+        (
+            "SELECT concat_ws(' ', txid, vout, address, amount_sat, label, standing, block_height) FROM holdfast_public.deposits",
+            format!("{} 3 bcrt1q 5000 rent mined 7", "ab".repeat(32)),
         ),
         (
             "SELECT node_id || ' ' || address FROM holdfast_public.peers",
@@ -142,6 +166,7 @@ async fn p2_a_row_that_people_see_is_written_by_the_transaction_that_wrote_the_s
         "forwards",
         "channels",
         "onchain_broadcasts",
+        "deposits",
         "peers",
         "monitors",
         "manager",
@@ -183,14 +208,7 @@ async fn a_reader_s_role_sees_the_views_and_nothing_else() {
     let server = Server::quick().await;
     let (_leadership, store) = open(&server.config()).await;
     store.commit(&Batch { manager: Some(vec![1]), effects: one_of_each(), ..Batch::default() }).await.unwrap();
-    let page = std::fs::read_to_string(page()).unwrap();
-    let (_, grants) = page.split_once("```sql grants\n").expect("docs/sql.md has the grants");
-    let (grants, _) = grants.split_once("```").unwrap();
-    server.admin().await.batch_execute(grants).await.unwrap();
-
-    let url = format!("host=127.0.0.1 port={} user=reporting dbname=postgres", server.port);
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = reporting(&server).await;
     for view in views(&client).await {
         client.query(&format!("SELECT * FROM holdfast_public.{view}"), &[]).await.unwrap();
     }
@@ -207,6 +225,51 @@ async fn a_reader_s_role_sees_the_views_and_nothing_else() {
             "{forbidden}: {error}"
         );
     }
+}
+
+/// What a view leaves out stays out, also for a reader who brings a function of his own to the question.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_s_own_function_is_shown_no_more_than_the_view_shows() {
+    let server = Server::quick().await;
+    let (_leadership, store) = open(&server.config()).await;
+    let key = KvKey { primary: "holds".into(), secondary: String::new(), key: "5e".repeat(32) };
+    let kv = vec![channel_backup(), KvWrite::Put { key, value: b"{}".to_vec() }];
+    store.commit(&Batch { manager: Some(vec![1]), kv, ..Batch::default() }).await.unwrap();
+    let client = reporting(&server).await;
+    client
+        .batch_execute(
+            "CREATE FUNCTION pg_temp.look(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
+             BEGIN
+                 IF $1 LIKE '5e%' THEN RAISE EXCEPTION 'saw %', $1; END IF;
+                 RETURN true;
+             END $$",
+        )
+        .await
+        .unwrap();
+    let seen = "SELECT channel_id FROM holdfast_public.channel_backups WHERE pg_temp.look(channel_id)";
+    let seen: Vec<String> = client.query(seen, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(seen, ["04".repeat(32)]);
+
+    // A view that leaves rows out says so to the planner.
+    let open = server.admin().await;
+    let filtering = "SELECT relname::text FROM pg_class WHERE relnamespace = 'holdfast_public'::regnamespace
+        AND pg_get_viewdef(oid) LIKE '%WHERE %primary_namespace%' AND NOT 'security_barrier=true' = ANY (COALESCE(reloptions, '{}'))";
+    let open: Vec<String> = open.query(filtering, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(open.is_empty(), "{open:?}");
+}
+
+/// As the role that docs/sql.md has people make for reports.
+async fn reporting(server: &Server) -> Client {
+    let page = std::fs::read_to_string(page()).unwrap();
+    for block in ["role", "grants"] {
+        let (_, sql) = page.split_once(&format!("```sql {block}\n")).expect("docs/sql.md has the block");
+        let (sql, _) = sql.split_once("```").unwrap();
+        server.admin().await.batch_execute(sql).await.unwrap();
+    }
+    let url = format!("host=127.0.0.1 port={} user=reporting dbname=postgres", server.port);
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// `HOLDFAST_WRITE_DOCS=1` writes the page instead of comparing it.

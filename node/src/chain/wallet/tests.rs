@@ -7,7 +7,7 @@ pub(in crate::chain) const RECEIVE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFG
 pub(in crate::chain) const CHANGE: &str = "wpkh([73c5da0a/84'/1'/0']tpubDC8msFGeGuwnKG9Upg7DM2b4DaRqg3CUZa5g8v2SRQ6K4NSkxUgd7HsL2XVWbVm39yBA4LAxysQAm397zwQSQoQgewGiYZqrA9DsP4zbQ1M/1/*)";
 
 #[derive(Default)]
-pub(in crate::chain) struct Memory(Mutex<HashMap<KvKey, Vec<u8>>>);
+pub(in crate::chain) struct Memory(pub(in crate::chain) Mutex<HashMap<KvKey, Vec<u8>>>);
 
 impl KVStoreSync for Memory {
     fn read(&self, _: &str, _: &str, _: &str) -> Result<Vec<u8>, lightning::io::Error> {

@@ -12,6 +12,8 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (5, "channel_backups", include_str!("migrations/0005_channel_backups.sql")),
     (6, "events", include_str!("migrations/0006_events.sql")),
     (7, "archived_monitors", include_str!("migrations/0007_archived_monitors.sql")),
+    (8, "returned_backups", include_str!("migrations/0008_returned_backups.sql")),
+    (9, "deposits", include_str!("migrations/0009_deposits.sql")),
 ];
 
 /// Any fixed number, shared by all that change the schema.

@@ -7,7 +7,10 @@
 mod chunks;
 mod commit;
 mod config;
+mod deposits;
 mod events;
+mod forwards;
+mod known;
 mod load;
 pub(crate) mod migrate;
 mod payments;
@@ -18,9 +21,10 @@ pub(crate) mod session;
 pub use commit::{NodeIdentity, PgStore, StoreStats};
 pub use config::{PgConfig, PgConfigError, PgTls};
 pub use events::{EventRow, EventSpan};
+pub use forwards::{ForwardFilter, ForwardRow, ForwardTotals};
 pub use payments::{KeyRow, OfferRow, PartRow, PaymentRow};
 pub use read::{
-    ChannelRow, ChannelState, ForwardRow, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow,
+    ChannelRow, ChannelState, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow,
 };
 pub(crate) use rows::storable;
 

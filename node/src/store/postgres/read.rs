@@ -12,8 +12,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 
 use super::config::PgConfig;
+use super::from_bigint;
 use super::session::{Failure, Purpose, Session};
-use super::{from_bigint, to_bigint};
+use crate::aside::Aside;
 
 /// One connection of its own, made when it is first needed and again when it has broken.
 pub struct PgReader {
@@ -22,17 +23,8 @@ pub struct PgReader {
     session: Mutex<Option<Arc<Session>>>,
     /// Whether the tables were seen. They never go away again.
     has_tables: AtomicBool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardRow {
-    pub incoming_channel: [u8; 32],
-    pub outgoing_channel: [u8; 32],
-    pub amount_msat: Option<u64>,
-    pub fee_msat: Option<u64>,
-    /// Milliseconds since the Unix epoch, as every `_ms` below.
-    pub at_ms: u64,
-    pub sequence: u64,
+    /// Where its connection lives; with whoever asks first, otherwise.
+    aside: Option<Arc<Aside>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +42,7 @@ pub struct ChannelRow {
     /// txid:vout
     pub funding: Option<String>,
     pub state: ChannelState,
+    /// Milliseconds since the Unix epoch, as every `_ms` below.
     pub pending_ms: Option<u64>,
     pub ready_ms: Option<u64>,
     pub closed_ms: Option<u64>,
@@ -98,19 +91,21 @@ pub enum ReadError {
 
 impl PgReader {
     pub fn new(config: PgConfig) -> Self {
-        Self { config, purpose: Purpose::Read, session: Mutex::new(None), has_tables: AtomicBool::new(false) }
+        Self::for_purpose(config, Purpose::Read)
     }
 
     /// For the leader, which decides by what it reads: asks no server that may lag behind what was committed.
     pub fn of_primary(config: PgConfig) -> Self {
-        Self { config, purpose: Purpose::ReadOwn, session: Mutex::new(None), has_tables: AtomicBool::new(false) }
+        Self::for_purpose(config, Purpose::ReadOwn)
     }
 
-    /// At most `limit` forwards, newest first, of those before the one with sequence `before`.
-    pub async fn forwards(&self, limit: u32, before: Option<u64>) -> Result<Vec<ForwardRow>, ReadError> {
-        let before = before.map_or(i64::MAX, |before| to_bigint("before", before).unwrap_or(i64::MAX));
-        let sql = format!("{FORWARD} WHERE sequence < $1 ORDER BY sequence DESC LIMIT $2");
-        self.rows(&sql, &[&before, &i64::from(limit)], forward).await
+    fn for_purpose(config: PgConfig, purpose: Purpose) -> Self {
+        Self { config, purpose, session: Mutex::new(None), has_tables: AtomicBool::new(false), aside: None }
+    }
+
+    /// With a connection that goes on while the node's threads stand still.
+    pub(crate) fn on(self, aside: Arc<Aside>) -> Self {
+        Self { aside: Some(aside), ..self }
     }
 
     /// All channels that there have been.
@@ -190,7 +185,14 @@ impl PgReader {
         match &*current {
             Some(session) if !fresh && !session.client.is_closed() => Ok(session.clone()),
             _ => {
-                let connecting = Session::connect(&self.config, self.purpose);
+                let (config, purpose) = (self.config.clone(), self.purpose);
+                let connecting = async {
+                    let connecting = async move { Session::connect(&config, purpose).await };
+                    match &self.aside {
+                        Some(aside) => aside.spawn(connecting).await.map_err(|e| Failure::Away(e.to_string()))?,
+                        None => connecting.await,
+                    }
+                };
                 let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
                     .await
                     .unwrap_or_else(|_| Err(Failure::Away(format!("no answer in {CONNECT_TIMEOUT:?}"))))?;
@@ -231,20 +233,6 @@ impl From<ReadError> for Error {
             ReadError::Broken(_) => Self::Internal(error.to_string()),
         }
     }
-}
-
-const FORWARD: &str = "SELECT incoming_channel, outgoing_channel, amount_msat, fee_msat,
-    (extract(epoch FROM at) * 1000)::bigint, sequence FROM holdfast.forwards";
-
-fn forward(row: &Row) -> Result<ForwardRow, Failure> {
-    Ok(ForwardRow {
-        incoming_channel: array(row.try_get(0)?)?,
-        outgoing_channel: array(row.try_get(1)?)?,
-        amount_msat: unsigned(row, 2)?,
-        fee_msat: unsigned(row, 3)?,
-        at_ms: from_bigint(row.try_get(4)?),
-        sequence: from_bigint(row.try_get(5)?),
-    })
 }
 
 const CHANNEL: &str = "SELECT channel_id, user_channel_id, counterparty, funding, state,

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::to_bigint;
 use crate::store::batch::{
-    Batch, Direction, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, PaymentChange, PaymentKind, PaymentPart,
-    PaymentStatus,
+    Batch, Deposit, Direction, Effect, KvKey, KvWrite, MonitorKey, MonitorWrite, PaymentChange, PaymentKind,
+    PaymentPart, PaymentStatus, Standing,
 };
 
 /// Columns, as Postgres's `unnest` takes them. Each monitor and each key stands here once, with what the batch's writes to
@@ -164,6 +164,7 @@ fn effect(effect: &Effect) -> Result<Value, String> {
             "txid": txid.to_string(),
             "raw": bytea(raw),
         }),
+        Effect::Deposit(change) => deposit(change)?,
     })
 }
 
@@ -207,6 +208,20 @@ fn payment_part(part: &PaymentPart) -> Result<Value, String> {
         "held_ms": part.held_ms.map(|held| to_bigint("hold time", held)).transpose()?,
         "failure": part.failure.as_deref().map(text),
         "failed_channel": part.failed_channel,
+    }))
+}
+
+fn deposit(deposit: &Deposit) -> Result<Value, String> {
+    Ok(json!({
+        "effect": "deposit",
+        "outpoint": deposit.outpoint.to_string(),
+        "address": deposit.address,
+        "amount_sat": to_bigint("amount in sat", deposit.amount_sat)?,
+        "label": deposit.label.as_deref().map(text),
+        "standing": standing_name(deposit.standing),
+        "block_height": deposit.block.map(|(height, _)| height),
+        "block_hash": deposit.block.map(|(_, hash)| hash.to_string()),
+        "confirmations": deposit.confirmations,
     }))
 }
 
@@ -256,6 +271,15 @@ pub(crate) fn status_name(status: PaymentStatus) -> &'static str {
         PaymentStatus::Accepted => "accepted",
         PaymentStatus::Succeeded => "succeeded",
         PaymentStatus::Failed => "failed",
+    }
+}
+
+pub(crate) fn standing_name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Unconfirmed => "unconfirmed",
+        Standing::Mined => "mined",
+        Standing::Confirmed => "confirmed",
+        Standing::Gone => "gone",
     }
 }
 

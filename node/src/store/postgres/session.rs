@@ -115,6 +115,7 @@ impl Session {
         tokio::time::timeout(Duration::from_secs(10), connecting)
             .await
             .unwrap_or_else(|_| Err(Failure::Away("no answer to a connection attempt in 10 s".into())))
+            .map_err(|failure| failure.at(config))
     }
 
     fn start<S, T>(client: Client, mut connection: Connection<S, T>) -> Self
@@ -166,6 +167,14 @@ pub(crate) enum Failure {
 impl Failure {
     fn file(key: &str, path: &std::path::Path, error: io::Error) -> Self {
         Self::Away(format!("{key}: {}: {error}", path.display()))
+    }
+
+    /// Names the server that is away.
+    fn at(self, PgConfig { host, port, .. }: &PgConfig) -> Self {
+        match self {
+            Self::Away(why) => Self::Away(format!("{host}:{port}: {why}")),
+            wrong => wrong,
+        }
     }
 
     fn of(error: &DbError) -> Self {
