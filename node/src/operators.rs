@@ -125,8 +125,10 @@ const CALLS: &[(&str, OperatorRole)] = &[
     ("DescribeGraph", OperatorRole::Read),
     ("FindRoute", OperatorRole::Read),
     ("ExportChannelBackup", OperatorRole::Read),
+    ("ListChannelRecoveries", OperatorRole::Read),
     ("GetPayment", OperatorRole::Read),
     ("ListPayments", OperatorRole::Read),
+    ("ListForwards", OperatorRole::Read),
     ("ListOffers", OperatorRole::Read),
     ("ListAddresses", OperatorRole::Read),
     ("ListUtxos", OperatorRole::Read),
@@ -155,6 +157,7 @@ const CALLS: &[(&str, OperatorRole)] = &[
     ("SetChannelPolicy", OperatorRole::Admin),
     ("SpliceChannel", OperatorRole::Admin),
     ("RescanWallet", OperatorRole::Admin),
+    ("RecoverChannels", OperatorRole::Admin),
     ("Handover", OperatorRole::Admin),
 ];
 

@@ -14,6 +14,7 @@ mod metrics;
 mod network;
 mod paging;
 mod payments;
+mod recovery;
 mod service;
 mod snapshot;
 mod splicing;
@@ -34,6 +35,7 @@ pub use health::serve_health;
 pub use metrics::Metrics;
 pub use network::NetworkOps;
 pub use payments::PaymentOps;
+pub use recovery::RecoveryOps;
 pub use service::serve;
 pub use snapshot::{Htlcs, Part, Watched};
 pub use wallet::WalletOps;
@@ -49,8 +51,11 @@ pub trait Backend: Send + Sync + 'static {
     /// bitcoind). `Ok` makes it ready; a standby is ready.
     fn readiness(&self) -> Result<(), Vec<String>>;
 
-    /// What else monitoring is shown. May block for as long as the signer is away.
+    /// What else monitoring is shown. Does not wait for the node.
     fn watched(&self) -> Watched;
+
+    /// HTLCs in flight, while this replica leads. May block for as long as the signer is away.
+    fn htlcs(&self) -> Option<Htlcs>;
 
     /// What [`NodeOps`] knows when leading; else replica, network, alias, version, term, and nothing of the node.
     async fn info(&self) -> Result<v1::GetInfoResponse, Error>;
@@ -69,6 +74,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Newest first; at most `limit` of those made before sequence number `before`.
     async fn payments(&self, limit: u32, before: Option<u64>) -> Result<Vec<v1::Payment>, Error>;
 
+    /// As [`Backend::payments`], of HTLCs that were forwarded. `limit` is the one to go by.
+    async fn forwards(&self, request: v1::ListForwardsRequest) -> Result<v1::ListForwardsResponse, Error>;
+
     /// What each operator may do.
     fn operators(&self) -> Arc<Operators>;
 
@@ -84,7 +92,7 @@ pub trait Backend: Send + Sync + 'static {
 
 /// What only the leader can do. Each call returns after the commit of what it did (P2).
 #[async_trait]
-pub trait NodeOps: WalletOps + PaymentOps + NetworkOps + Send + Sync + 'static {
+pub trait NodeOps: WalletOps + PaymentOps + NetworkOps + RecoveryOps + Send + Sync + 'static {
     async fn new_address(&self) -> Result<v1::NewAddressResponse, Error>;
     async fn balance(&self) -> Result<v1::GetBalanceResponse, Error>;
     async fn connect_peer(&self, request: v1::ConnectPeerRequest) -> Result<v1::ConnectPeerResponse, Error>;

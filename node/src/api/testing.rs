@@ -27,7 +27,7 @@ pub(crate) struct Fake {
     /// Cannot say who leads.
     pub database_away: bool,
     pub asked: Arc<Mutex<Vec<String>>>,
-    /// While somebody holds it, the node cannot be looked at.
+    /// While somebody holds it, the signer is away and the node cannot be looked at.
     pub stuck: Arc<Mutex<()>>,
     pub operators: Arc<Operators>,
     pub log: Arc<FakeLog>,
@@ -71,18 +71,26 @@ impl Backend for Fake {
     }
 
     fn readiness(&self) -> Result<(), Vec<String>> {
+        if self.stuck.try_lock().is_err() {
+            return Err(vec!["signer: no answer".into()]);
+        }
         if self.away.is_empty() { Ok(()) } else { Err(self.away.clone()) }
     }
 
     fn watched(&self) -> Watched {
-        let _wait = self.stuck.lock();
-        let part = |name| Part { name, away: None, took: Some(Duration::from_millis(2)) };
+        let stuck = self.stuck.try_lock().is_err();
+        let away = |name| (stuck && name == "signer").then(|| "no answer".into());
+        let part = |name| Part { name, away: away(name), took: Some(Duration::from_millis(2)) };
         Watched {
             parts: ["postgres", "signer", "bitcoind"].map(part).into(),
             bitcoind_height: Some(101),
-            htlcs: self.leads.then_some(Htlcs { inbound: 1, inbound_msat: 1_000, ..Htlcs::default() }),
             ..Watched::default()
         }
+    }
+
+    fn htlcs(&self) -> Option<Htlcs> {
+        let _wait = self.stuck.lock();
+        self.leads.then_some(Htlcs { inbound: 1, inbound_msat: 1_000, ..Htlcs::default() })
     }
 
     fn operators(&self) -> Arc<Operators> {
@@ -135,6 +143,21 @@ impl Backend for Fake {
         Ok(Self::payments().into_iter().filter(older).take(limit as usize).collect())
     }
 
+    async fn forwards(&self, request: v1::ListForwardsRequest) -> Result<v1::ListForwardsResponse, Error> {
+        let v1::ListForwardsRequest { limit, before, since_ms, until_ms, channel, totals } = request;
+        self.asked.lock().unwrap().push(format!("forwards {limit} {before:?} {since_ms:?} {until_ms:?} {channel}"));
+        let forward = v1::Forward {
+            sequence: 17,
+            at_ms: 1_700_000_000_000,
+            incoming_channel: "ab".repeat(32),
+            outgoing_channel: "cd".repeat(32),
+            amount_msat: Some(1_000_000),
+            fee_msat: Some(1_001),
+        };
+        let sums = v1::ForwardTotals { count: 2, amount_msat: 2_000_000, fee_msat: 2_002 };
+        Ok(v1::ListForwardsResponse { forwards: vec![forward], totals: totals.then_some(sums) })
+    }
+
     async fn offers(&self, _limit: u32, _before: Option<u64>) -> Result<Vec<v1::Offer>, Error> {
         let offer = v1::Offer { offer_id: hex::encode([7; 32]), offer: "lno1fake".into(), ..Default::default() };
         Ok(vec![v1::Offer { description: "coffee".into(), created_ms: 1_700_000_000_000, ..offer }])
@@ -155,25 +178,32 @@ impl Backend for Fake {
 
 /// A log in memory, which replicas may share.
 #[derive(Debug, Default)]
-pub(crate) struct FakeLog(pub Mutex<Vec<v1::Event>>);
+pub(crate) struct FakeLog {
+    pub events: Mutex<Vec<v1::Event>>,
+    /// Why it cannot be read.
+    pub away: Mutex<Option<String>>,
+}
 
 impl FakeLog {
     /// Happens.
     pub fn push(&self, sequence: u64, topic: v1::EventTopic, what: &str) {
         let event = v1::Event { sequence, topic: topic.into(), what: what.into(), ..Default::default() };
-        self.0.lock().unwrap().push(event);
+        self.events.lock().unwrap().push(event);
     }
 }
 
 #[async_trait]
 impl EventSource for FakeLog {
     async fn newest(&self) -> Result<u64, Error> {
-        Ok(self.0.lock().unwrap().last().map_or(0, |event| event.sequence))
+        if let Some(why) = &*self.away.lock().unwrap() {
+            return Err(Error::unavailable(why.clone()));
+        }
+        Ok(self.events.lock().unwrap().last().map_or(0, |event| event.sequence))
     }
 
     async fn page(&self, after: u64, limit: u32) -> Result<EventPage, Error> {
         let newest = self.newest().await?;
-        let all = self.0.lock().unwrap();
+        let all = self.events.lock().unwrap();
         let events = all.iter().filter(|event| event.sequence > after).take(limit as usize).cloned().collect();
         Ok(EventPage { pruned_through: 0, newest, events })
     }

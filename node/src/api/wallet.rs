@@ -59,6 +59,7 @@ mod fake {
                 fee_sat: 141,
                 amount_sat: q.amount_sat.unwrap_or(9),
                 transaction: vec![2],
+                first_txid: String::new(),
             })
         }
 

@@ -6,8 +6,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use holdfast_proto::identity::Role;
 
 use super::{
-    channel_args::ChannelCommand, manual::ManualCommand, network_args::NetworkCommand, payment_args::PaymentCommand,
-    wallet_args::WalletCommand, watch::WatchArgs,
+    channel_args::ChannelCommand, forwards::ForwardsArgs, manual::ManualCommand, network_args::NetworkCommand,
+    payment_args::PaymentCommand, wallet_args::WalletCommand, watch::WatchArgs,
 };
 use crate::config::HostPort;
 
@@ -62,7 +62,7 @@ pub(super) enum Command {
     /// Make and look at certificates.
     #[command(subcommand)]
     Pki(PkiCommand),
-    /// Follow what happens: payments, channels, forwards, transactions, leaders.
+    /// Follow what happens: payments, channels, forwards, transactions, deposits, leaders.
     Watch(WatchArgs),
     #[command(flatten)]
     Manual(ManualCommand),
@@ -99,6 +99,8 @@ pub(super) enum NodeCommand {
     Network(NetworkCommand),
     #[command(flatten)]
     Payment(PaymentCommand),
+    /// HTLCs of others that were passed on, newest first, and what they earned in all.
+    Forwards(ForwardsArgs),
     /// Who leads.
     Leader {
         #[command(subcommand)]
@@ -306,12 +308,16 @@ mod tests {
             &format!("find-route {NODE} 5sat --max-fee 1sat --max-hops 3 --max-cltv-delta 100 --max-parts 1"),
             "channel-backup export",
             "channel-backup export --out backup.json",
+            "channel-backup recover backup.json",
+            "channel-backup recover backup.json --from-height 800000",
+            "channel-backup status",
             "leader",
             "leader status",
             "handover",
             "payments",
             "payments --limit 5 --before 17",
             "payments 00ff",
+            "forwards --limit 5 --before 17 --since 30d --until 2026-01-31 --channel 00ff",
             "close abcd",
             "policy abcd --base-fee 1sat --fee-ppm 100 --cltv-delta 80",
             "close abcd --force",
@@ -382,6 +388,7 @@ mod tests {
             "invoice 1btc",
             "leader take",
             "payments 00ff --limit 5",
+            "forwards --since yesterday",
             "pki issue --dir d root a",
             "pki issue --dir d replica",
             "pki issue --dir d --days 0 replica a",
@@ -394,6 +401,7 @@ mod tests {
             "watch --count 0",
             "completions",
             "channel-backup",
+            "channel-backup recover",
             "describe-graph --all --after x",
             "describe-graph --limit 1001",
             &format!("find-route {NODE}"),

@@ -9,6 +9,7 @@ use super::{
     channels,
     cluster::{Answer, Call, Cluster, Seen, no_leader, pages},
     failure::{Exit, Failure},
+    forwards,
     json as to_json, network, payments, text, wallet,
 };
 
@@ -62,6 +63,7 @@ pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Outpu
         }
         NodeCommand::Network(command) => network::run(cluster, command).await,
         NodeCommand::Payment(command) => payments::run(cluster, command).await,
+        NodeCommand::Forwards(args) => forwards::run(cluster, args).await,
         NodeCommand::Leader { command: Some(LeaderCommand::Status) | None } => {
             leader_status(&cluster.look(false).await?)
         }

@@ -11,6 +11,7 @@ mod commands;
 mod confirm;
 mod decode;
 mod failure;
+mod forwards;
 mod json;
 mod manual;
 mod network;
@@ -18,6 +19,7 @@ mod network_args;
 mod payment_args;
 mod payments;
 mod pki;
+mod recovery;
 mod settings;
 #[cfg(test)]
 mod tests;

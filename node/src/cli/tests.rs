@@ -117,6 +117,7 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
         (vec!["channels"], "channels", "60 000"),
         (vec!["peers"], "peers", "no peers"),
         (vec!["payments"], "payments", "2023-11-14 22:13:20Z"),
+        (vec!["forwards"], "totals", "in all 2 forwards of 2 000 sat, which earned 2.002 sat"),
         (vec!["leader", "status"], "history", "lock 1.2 ms"),
         (vec!["handover"], "term", "8"),
         (vec!["offer", "list"], "offers", "coffee"),
@@ -124,6 +125,7 @@ async fn every_command_reaches_the_node_as_it_was_meant() {
         (vec!["describe-graph", "--all"], "channels", "2x1x0"),
         (vec!["find-route", NODE, "5sat"], "parts", "1x2x3"),
         (vec!["channel-backup", "export"], "channels", "peer.example:9735"),
+        (vec!["channel-backup", "status"], "channels", "60 000 sat are ours in it"),
     ] {
         let output = operate(trust, &[endpoint], &line).await.unwrap_or_else(|e| panic!("{line:?}: {e}"));
         assert!(output.json.get(key).is_some_and(|value| !value.is_null()), "{line:?}: {}", output.json);

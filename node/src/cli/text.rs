@@ -49,9 +49,10 @@ pub(super) fn peers(peers: &[v1::Peer]) -> String {
             (false, _) => "away",
         };
         let kept = if p.persistent { "yes" } else { "" };
-        vec![p.node_id.clone(), p.address.clone(), state.into(), kept.into(), p.channels.to_string()]
+        let backup = if p.holds_backup { "yes" } else { "" };
+        vec![p.node_id.clone(), p.address.clone(), state.into(), kept.into(), p.channels.to_string(), backup.into()]
     });
-    table(&["node id", "address", "state", "kept", "channels"], rows)
+    table(&["node id", "address", "state", "kept", "channels", "holds backup"], rows)
 }
 
 pub(super) fn channels(channels: &[v1::Channel]) -> String {
@@ -299,7 +300,7 @@ pub(super) fn grouped(number: u64) -> String {
     out
 }
 
-fn short(id: &str) -> String {
+pub(super) fn short(id: &str) -> String {
     match id.get(..16) {
         Some(start) => format!("{start}.."),
         None => id.to_owned(),

@@ -107,9 +107,11 @@ async fn send(cluster: &Cluster, address: String, amount_sat: Option<u64>, how: 
         "amount_sat": sent.amount_sat,
         "fee_sat": sent.fee_sat,
         "transaction": hex::encode(&sent.transaction),
+        "first_txid": (!sent.first_txid.is_empty()).then_some(&sent.first_txid),
     });
     let text = text::pairs(&[
         ("txid", sent.txid),
+        ("in place of", sent.first_txid),
         ("amount", format!("{} sat", text::grouped(sent.amount_sat))),
         ("fee", format!("{} sat", text::grouped(sent.fee_sat))),
     ]);

@@ -2,7 +2,9 @@
 //! last event that was shown: none is missed, none is shown twice.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
+    fmt,
     io::{self, Write},
     str::FromStr,
     time::Duration,
@@ -25,6 +27,7 @@ use super::{
     settings::Settings,
     text,
 };
+use crate::config::HostPort;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct WatchArgs {
@@ -62,6 +65,7 @@ pub(super) enum Topic {
     Channel,
     Forward,
     Onchain,
+    Deposit,
     Leader,
 }
 
@@ -72,6 +76,7 @@ impl Topic {
             Self::Channel => EventTopic::Channel,
             Self::Forward => EventTopic::Forward,
             Self::Onchain => EventTopic::Onchain,
+            Self::Deposit => EventTopic::Deposit,
             Self::Leader => EventTopic::Leader,
         }
     }
@@ -98,16 +103,16 @@ pub(super) async fn run(
     };
     let patience_ends = Instant::now() + settings.patience;
     let mut served = false;
-    let mut lost: Vec<String> = Vec::new();
-    for endpoint in settings.endpoints.iter().map(ToString::to_string).cycle() {
-        let stop = match watch.open(settings, &endpoint).await {
+    let mut lost: BTreeMap<usize, (&str, Lost)> = BTreeMap::new();
+    for (number, endpoint) in settings.endpoints.iter().map(HostPort::as_str).enumerate().cycle() {
+        let stop = match watch.open(settings, endpoint).await {
             Ok(stream) => {
                 if served {
                     note(&format!("watching at {endpoint}"));
                 }
                 served = true;
                 lost.clear();
-                match watch.follow(stream, &endpoint).await {
+                match watch.follow(stream, endpoint).await {
                     Err(stop) => stop,
                     Ok(never) => match never {},
                 }
@@ -122,21 +127,31 @@ pub(super) async fn run(
                     let cursor = watch.cursor.map(|cursor| format!(" after {cursor}")).unwrap_or_default();
                     note(&format!("{endpoint}: {why}; going on elsewhere{cursor}"));
                 }
-                lost.push(format!("\n  {endpoint}: {why}"));
+                lost.insert(number, (endpoint, why));
             }
         }
-        if lost.len() >= settings.endpoints.len() {
+        if lost.len() == settings.endpoints.len() {
             if !served && Instant::now() >= patience_ends {
-                let message = format!("no replica answers{}", lost.concat());
-                return Err(Failure::new(Exit::Unavailable, message)
-                    .hint("are the replicas running, and are these their API addresses?"));
+                return Err(nobody_serves(lost.values()));
             }
-            lost.truncate(1);
             sleep(AGAIN).await;
         }
     }
     // Settings have at least one endpoint, and a cycle of those has no end.
     Ok(())
+}
+
+fn nobody_serves<'a>(lost: impl Iterator<Item = &'a (&'a str, Lost)> + Clone) -> Failure {
+    let answers = lost.clone().any(|(_, why)| why.is_answer);
+    let mut message = if answers { "no replica shows its events" } else { "no replica answers" }.to_owned();
+    for (endpoint, why) in lost {
+        message += &format!("\n  {endpoint}: {why}");
+    }
+    Failure::new(Exit::Unavailable, message).hint(if answers {
+        "events are in Postgres: /readyz of each replica says what is away"
+    } else {
+        "are the replicas running, and are these their API addresses?"
+    })
 }
 
 /// For a replica to open a stream.
@@ -153,7 +168,26 @@ enum Stop {
     Done,
     Fatal(Failure),
     /// Another replica may do better, or this one a moment later.
-    Elsewhere(String),
+    Elsewhere(Lost),
+}
+
+/// Why a replica's stream is not to be had.
+struct Lost {
+    why: String,
+    /// It said so itself.
+    is_answer: bool,
+}
+
+impl Lost {
+    fn silent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_answer: false }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 struct Watch<'a, W> {
@@ -171,7 +205,7 @@ impl<W: Write> Watch<'_, W> {
         let channel = tls::reach(endpoint, &settings.credentials, Role::Replica, OPEN_WITHIN).await;
         let channel = channel.map_err(|error| match Failure::of_certificates(&error) {
             Some(failure) if matches!(error.why, ConnectFailure::OurCertificate(_)) => Stop::Fatal(failure),
-            _ => Stop::Elsewhere(error.why.to_string()),
+            _ => Stop::Elsewhere(Lost::silent(error.why.to_string())),
         })?;
         let request = v1::WatchEventsRequest {
             after: self.cursor,
@@ -181,7 +215,7 @@ impl<W: Write> Watch<'_, W> {
         match timeout(OPEN_WITHIN, NodeClient::new(channel).watch_events(request)).await {
             Ok(Ok(stream)) => Ok(stream.into_inner()),
             Ok(Err(status)) => Err(stop(&status, endpoint)),
-            Err(_) => Err(Stop::Elsewhere(format!("no answer within {OPEN_WITHIN:?}"))),
+            Err(_) => Err(Stop::Elsewhere(Lost::silent(format!("no answer within {OPEN_WITHIN:?}")))),
         }
     }
 
@@ -193,7 +227,7 @@ impl<W: Write> Watch<'_, W> {
         loop {
             let message = stream.message().await.map_err(|status| stop(&status, endpoint))?;
             let Some(v1::WatchEventsResponse { cursor, event }) = message else {
-                return Err(Stop::Elsewhere("the stream ended".into()));
+                return Err(Stop::Elsewhere(Lost::silent("the stream ended")));
             };
             let is_event = event.is_some();
             self.show(cursor, event)?;
@@ -227,12 +261,15 @@ fn stop(status: &Status, endpoint: &str) -> Stop {
     match Error::from(status.clone()) {
         Error::Refused { .. } | Error::Misuse { .. } => Stop::Fatal(Failure::of_call(status, endpoint, false)),
         // A replica of an older release, in the middle of an upgrade.
-        Error::Internal(_) if status.code() == Code::Unimplemented => Stop::Elsewhere("it knows no events yet".into()),
+        Error::Internal(_) if status.code() == Code::Unimplemented => {
+            Stop::Elsewhere(Lost { why: "it knows no events yet".into(), is_answer: true })
+        }
         _ => {
             let failure = Failure::of_call(status, endpoint, false);
             match failure.exit {
                 Exit::NoPermission => Stop::Fatal(failure),
-                _ => Stop::Elsewhere(failure.message),
+                // Without a type it is not the replica's word but that of a connection that broke.
+                _ => Stop::Elsewhere(Lost { why: failure.message, is_answer: !status.details().is_empty() }),
             }
         }
     }
@@ -244,6 +281,7 @@ fn topic(event: &v1::Event) -> &'static str {
         EventTopic::Channel => "channel",
         EventTopic::Forward => "forward",
         EventTopic::Onchain => "onchain",
+        EventTopic::Deposit => "deposit",
         EventTopic::Leader => "leader",
         EventTopic::Unspecified => "unknown",
     }
@@ -274,6 +312,15 @@ fn as_json(event: &v1::Event) -> Value {
             "fee_msat": f.fee_msat,
         }),
         Some(Subject::Transaction(t)) => json!({ "txid": t.txid, "size_bytes": t.size_bytes }),
+        Some(Subject::Deposit(d)) => json!({
+            "outpoint": d.outpoint,
+            "address": d.address,
+            "amount_sat": d.amount_sat,
+            "label": some(&d.label),
+            "confirmations": d.confirmations,
+            "block_height": (d.block_height > 0).then_some(d.block_height),
+            "block_hash": some(&d.block_hash),
+        }),
         Some(Subject::Leader(l)) => {
             json!({ "term": l.term, "replica": l.replica, "api_address": some(&l.api_address) })
         }
@@ -305,6 +352,11 @@ fn as_text(event: &v1::Event) -> String {
             format!("{}{fee}", amount(f.amount_msat))
         }
         Some(Subject::Transaction(t)) => t.txid.clone(),
+        Some(Subject::Deposit(d)) => {
+            let label = if d.label.is_empty() { String::new() } else { format!(" ({})", d.label) };
+            let depth = if d.confirmations == 0 { String::new() } else { format!(", {} deep", d.confirmations) };
+            format!("{} sat to {}{label} by {}{depth}", text::grouped(d.amount_sat), d.address, d.outpoint)
+        }
         Some(Subject::Leader(l)) => format!("{} in term {}", l.replica, l.term),
         None => String::new(),
     };

@@ -1,5 +1,5 @@
 //! Sending coins, once: under an idempotency key what is asked for again is answered with the transaction of the first
-//! time, also by another leader.
+//! time, or with the one that has taken its place since, also by another leader.
 //!
 //! The key is committed in the batch that holds the transaction, so a leader either finds both or neither; see
 //! [`super::keyed`].
@@ -8,13 +8,13 @@ use std::{str::FromStr, sync::Arc};
 
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid, consensus, hashes::Hash};
 use holdfast_proto::{error::Error, node::v1};
-use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::{chain::chaininterface::BroadcasterInterface, util::persist::KVStoreSync};
 
 use super::{
     keyed::Key,
     labels, limits,
     node::LightningNode,
-    wallet_ops::{Promise, Publishing, internal, wallet_error},
+    wallet_ops::{Promise, Publishing, REPLACED, internal, wallet_error},
 };
 use crate::chain::spend::{Pays, Spend};
 
@@ -32,15 +32,29 @@ impl LightningNode {
     }
 
     /// What was sent under a key before. It is given to the network again, should it not have got there.
-    fn sent_before(&self, txid: Txid, script: &ScriptBuf) -> Result<v1::SendCoinsResponse, Error> {
+    fn sent_before(&self, first: Txid, script: &ScriptBuf) -> Result<v1::SendCoinsResponse, Error> {
+        let replacement = |txid: Txid| {
+            let by = self.kv.read(REPLACED, "", &txid.to_string()).ok()?;
+            String::from_utf8(by).ok()?.parse().ok()
+        };
+        let txid = standing(first, replacement, |txid| self.wallet.knows(txid));
         let (tx, fee) = self.wallet.sent(txid).ok_or_else(|| {
             Error::Internal(format!("{txid} was sent under this key, and the wallet does not have it"))
         })?;
         if self.wallet.unconfirmed().iter().any(|waiting| waiting.compute_txid() == txid) {
             self.broadcaster.broadcast_transactions(&[&tx]);
         }
-        Ok(answer(&tx, fee, script))
+        let first_txid = if txid == first { String::new() } else { first.to_string() };
+        Ok(v1::SendCoinsResponse { first_txid, ..answer(&tx, fee, script) })
     }
+}
+
+/// The transaction that stands now for the one that was sent first. Of several the last, unless a miner took one before it.
+fn standing(first: Txid, replacement: impl Fn(Txid) -> Option<Txid>, stands: impl Fn(Txid) -> bool) -> Txid {
+    let all: Vec<Txid> = std::iter::successors(Some(first), |txid| replacement(*txid)).collect();
+    // If the wallet has none of them, nothing has taken the last one's place either.
+    let last = all.last().copied().unwrap_or(first);
+    all.into_iter().rev().find(|txid| stands(*txid)).unwrap_or(last)
 }
 
 /// What a key stands for: whom to pay and how much.
@@ -92,12 +106,24 @@ fn answer(tx: &Transaction, fee: Amount, script: &ScriptBuf) -> v1::SendCoinsRes
         fee_sat: fee.to_sat(),
         amount_sat: paid.unwrap_or_default().to_sat(),
         transaction: consensus::serialize(tx),
+        ..Default::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_is_the_last_replacement_or_the_one_that_was_mined() {
+        let txid = |n: u8| Txid::from_byte_array([n; 32]);
+        let replacement = |of: Txid| (of == txid(1)).then(|| txid(2)).or((of == txid(2)).then(|| txid(3)));
+        assert_eq!(standing(txid(9), replacement, |_| true), txid(9));
+        for stands in [1, 2, 3] {
+            assert_eq!(standing(txid(1), replacement, |of| of == txid(stands)), txid(stands));
+        }
+        assert_eq!(standing(txid(1), replacement, |_| false), txid(3));
+    }
 
     #[test]
     fn a_key_stands_for_whom_and_how_much_and_not_for_what_it_may_cost() {

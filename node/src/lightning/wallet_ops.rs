@@ -4,13 +4,14 @@
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use bdk_wallet::error::CreateTxError;
 use bitcoin::{Address, Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, Txid, hashes::Hash};
 use holdfast_proto::{error::Error, node::v1};
 use lightning::{chain::chaininterface::BroadcasterInterface, util::persist::KVStoreSync};
 use lightning_block_sync::{BlockData, BlockSource};
 use tokio::task::block_in_place;
 
-use super::{keyed::Key, labels, node::LightningNode};
+use super::{claimable::left_in, keyed::Key, labels, node::LightningNode};
 use crate::{
     chain::{Wallet, bitcoind::Sent, spend::Bump, wallet::WalletError},
     store::Effect,
@@ -20,17 +21,20 @@ use crate::{
 /// the script that takes the surplus if all of it does, else empty.
 const SENDS: &str = "sends";
 
+/// What took the place of a transaction, by the txid of the one that was replaced.
+pub(super) const REPLACED: &str = "replaced";
+
 const BLOCKS_A_CALL: u32 = 144;
 
 impl LightningNode {
     /// What the wallet keeps for the fees of closes: so much for each channel with anchors that is open, or closed and not
-    /// yet resolved.
+    /// yet resolved. One that its peer never funded has nothing to bring home.
     pub(super) fn reserve(&self) -> Amount {
         let open: Vec<_> = self.manager.list_channels().iter().map(|channel| channel.channel_id).collect();
         let needs = |id: &lightning::ln::types::ChannelId| {
             self.monitors.get_monitor(*id).is_ok_and(|monitor| {
                 monitor.channel_type_features().requires_anchors_zero_fee_htlc_tx()
-                    && (open.contains(id) || !monitor.get_claimable_balances().is_empty())
+                    && (open.contains(id) || !left_in(&monitor).is_empty())
             })
         };
         let channels = self.monitors.list_monitors().iter().filter(|id| needs(id)).count() as u64;
@@ -72,6 +76,7 @@ impl LightningNode {
             self.queue.with_state(|| {
                 if let Some(old) = replaces {
                     self.wallet.replaced(old);
+                    self.kv.write(REPLACED, "", &old.to_string(), txid.to_string().into_bytes()).map_err(internal)?;
                 }
                 self.wallet.saw_unconfirmed(tx);
                 if let Some(Key { key, request }) = key {
@@ -281,7 +286,22 @@ pub(super) fn wallet_error(error: WalletError) -> Error {
         WalletError::Reorganised(_) => return Error::unavailable(error.to_string()),
         _ => return Error::Internal(error.to_string()),
     };
-    Error::misuse(field, error.to_string())
+    Error::misuse(field, not_built(&error).unwrap_or_else(|| error.to_string()))
+}
+
+/// What BDK says in its own words, in ours.
+fn not_built(error: &WalletError) -> Option<String> {
+    match error {
+        WalletError::Build(CreateTxError::OutputBelowDustLimit(_)) => {
+            Some("it is so little that the network would not pass it on (dust)".into())
+        }
+        WalletError::Build(CreateTxError::CoinSelection(short)) => Some(format!(
+            "the coins that may be spent hold {} sat, and {} sat are needed with the fee",
+            short.available.to_sat(),
+            short.needed.to_sat()
+        )),
+        _ => None,
+    }
 }
 
 pub(super) fn internal(error: impl std::fmt::Display) -> Error {

@@ -7,10 +7,11 @@ use holdfast_proto::{error::Error, node::v1};
 
 use super::{Replica, Role, network_name};
 use crate::{
-    api::{Backend, EventSource, NodeOps, Part, Watched},
+    api::{Backend, EventSource, Htlcs, NodeOps, Part, Watched},
     lightning::{
-        channel_backup,
+        channel_backup, peer_storage,
         records::{self, payment_message},
+        recovery,
     },
     operators::Operators,
 };
@@ -37,8 +38,11 @@ impl Backend for Replica {
             bitcoind_height: health.bitcoind_height,
             database_bytes: health.database_bytes,
             certificates_expire: Some(self.credentials.expires()),
-            htlcs: self.node().map(|node| node.htlcs()),
         }
+    }
+
+    fn htlcs(&self) -> Option<Htlcs> {
+        self.node().map(|node| node.htlcs())
     }
 
     async fn info(&self) -> Result<v1::GetInfoResponse, Error> {
@@ -111,13 +115,24 @@ impl Backend for Replica {
         Ok(self.reader.payments(limit, before).await?.into_iter().map(payment_message).collect())
     }
 
+    async fn forwards(&self, request: v1::ListForwardsRequest) -> Result<v1::ListForwardsResponse, Error> {
+        records::forwards(&self.reader, request).await
+    }
+
     async fn channel_backup(&self) -> Result<v1::ChannelBackup, Error> {
         let Some((node_id, network)) = self.reader.node().await? else {
             return Err(Error::unavailable("the database belongs to no node yet"));
         };
-        let stored = self.reader.records(channel_backup::NAMESPACE).await?;
+        let mut stored = self.reader.records(channel_backup::NAMESPACE).await?;
+        stored.extend(self.reader.records(peer_storage::NAMESPACE).await?);
         let channels = stored.into_iter().map(|(channel, bytes)| channel_backup::message(channel, &bytes));
-        let channels = channels.collect::<Result<_, _>>().map_err(Error::Internal)?;
+        let mut channels: Vec<_> = channels.collect::<Result<_, _>>().map_err(Error::Internal)?;
+        // Those that are being recovered are in no other list, unless a peer gave them back.
+        for entry in recovery::unfinished(self.reader.records(recovery::NAMESPACE).await?) {
+            if !channels.iter().any(|other: &v1::ChannelBackupEntry| other.channel_id == entry.channel_id) {
+                channels.push(entry);
+            }
+        }
         Ok(v1::ChannelBackup { node_id: hex::encode(node_id), network, channels })
     }
 

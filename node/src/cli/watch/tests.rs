@@ -143,6 +143,21 @@ async fn without_any_replica_it_says_so() {
     assert!(failure.exit == Exit::Unavailable && failure.message.contains("no replica answers"), "{failure}");
 }
 
+#[tokio::test]
+async fn replicas_that_answer_with_errors_are_told_from_those_that_do_not_answer() {
+    let mut cluster = Cluster::of(2).await;
+    let settings = Settings { patience: Duration::from_millis(1), ..cluster.settings() };
+    *cluster.log.away.lock().unwrap() = Some("postgres: connection refused".into());
+    let failure = run(&settings, &all_from(None), true, &mut Screen::default()).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Unavailable);
+    let said = failure.message.matches("postgres: connection refused").count();
+    assert!(said == 2 && !failure.message.contains("no replica answers"), "{failure}");
+    cluster.running.pop();
+    let failure = run(&settings, &all_from(None), true, &mut Screen::default()).await.unwrap_err();
+    assert!(cluster.endpoints.iter().all(|endpoint| failure.message.contains(endpoint)), "{failure}");
+    assert!(failure.message.contains("no replica shows its events"), "{failure}");
+}
+
 #[test]
 fn a_line_stays_a_line() {
     let payment = v1::Payment {
