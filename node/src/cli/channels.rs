@@ -38,7 +38,8 @@ pub(super) async fn run(cluster: &Cluster, command: ChannelCommand) -> Result<Ou
             let open = cluster.on_leader(Call::Acts, async |mut c| c.open_channel(request.clone()).await).await?;
             let text = format!(
                 "opening; its user channel id is {}\n`holdfast channels` shows what comes of it, and its type: a peer that \
-                 refuses one with anchors gets it without (static-remote-key)",
+                 refuses one with anchors gets it without (static-remote-key)\nif it is not there, \
+                 `holdfast watch --from oldest --topic channel` says why, in the peer's words",
                 open.user_channel_id
             );
             Ok(Output::ok(json!({ "user_channel_id": open.user_channel_id }), text))

@@ -42,7 +42,7 @@ pub(in crate::cli) enum WalletCommand {
         #[arg(default_value = "")]
         label: String,
     },
-    /// All names; with --json one can import them elsewhere (BIP 329).
+    /// All names; `--json | jq -c '.labels[]'` makes lines that other wallets import (BIP 329).
     Labels,
     /// The watch-only descriptors, for other tools.
     Descriptors,

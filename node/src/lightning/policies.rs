@@ -38,7 +38,7 @@ impl LightningNode {
 fn parse(request: &v1::SetChannelPolicyRequest) -> Result<ChannelConfigUpdate, Error> {
     let v1::SetChannelPolicyRequest { base_fee_msat, fee_ppm, cltv_delta, .. } = request;
     if base_fee_msat.is_none() && fee_ppm.is_none() && cltv_delta.is_none() {
-        return Err(Error::misuse("base_fee_msat", "nothing is to be changed"));
+        return Err(Error::misuse("base_fee_msat", "nothing is to be changed: give it, fee_ppm or cltv_delta"));
     }
     if fee_ppm.is_some_and(|ppm| ppm > MAX_FEE_PPM) {
         return Err(Error::misuse("fee_ppm", format!("it is more than {MAX_FEE_PPM}, which is all of a payment")));
