@@ -10,7 +10,7 @@ use bitcoin::{
     Amount, EcdsaSighashType, Network, Script, TxOut, Txid, Witness,
     constants::ChainHash,
     hashes::{Hash, sha256, sha256d},
-    secp256k1::{All, Message, PublicKey, Scalar, Secp256k1, SecretKey, ecdsa::Signature},
+    secp256k1::{Message, PublicKey, Scalar, Secp256k1, SecretKey, ecdsa::Signature},
     sighash::SighashCache,
 };
 use lightning::{
@@ -23,8 +23,8 @@ use lightning::{
     },
     routing::gossip::{NodeAlias, NodeId},
     sign::{
-        ChannelSigner, DelayedPaymentOutputDescriptor, KeysManager, NodeSigner, OutputSpender, Recipient,
-        SignerProvider, SpendableOutputDescriptor, StaticPaymentOutputDescriptor, ecdsa::EcdsaChannelSigner,
+        DelayedPaymentOutputDescriptor, KeysManager, NodeSigner, OutputSpender, Recipient, SignerProvider,
+        SpendableOutputDescriptor, StaticPaymentOutputDescriptor, ecdsa::EcdsaChannelSigner,
     },
     types::{
         features::{ChannelFeatures, ChannelTypeFeatures, NodeFeatures},

@@ -1,6 +1,6 @@
 //! What a channel's outputs are claimed with.
 
-use bitcoin::{Amount, Transaction, absolute::LockTime, hashes::Hash, transaction::Version};
+use bitcoin::{Amount, Transaction, absolute::LockTime, transaction::Version};
 use lightning::{
     ln::{
         chan_utils::{
