@@ -11,7 +11,7 @@ use lightning::{
     util::{errors::APIError, sweep::OutputSpendStatus},
 };
 
-use super::node::LightningNode;
+use super::{claimable::left_in, node::LightningNode};
 
 impl LightningNode {
     pub(super) fn channels(&self) -> Vec<v1::Channel> {
@@ -35,17 +35,18 @@ impl LightningNode {
         let (mut lightning_sat, mut closing_sat) = (0u64, 0u64);
         for id in self.monitors.list_monitors() {
             let Ok(monitor) = self.monitors.get_monitor(id) else { continue };
+            if !open.contains(&id) {
+                closing_sat += left_in(&monitor).iter().map(Balance::claimable_amount_satoshis).sum::<u64>();
+                continue;
+            }
             for balance in monitor.get_claimable_balances() {
-                match &balance {
-                    Balance::ClaimableOnChannelClose {
-                        balance_candidates, confirmed_balance_candidate_index, ..
-                    } if open.contains(&id) => {
-                        // Ours until the channel closes, the fee that closing would cost included.
-                        let now = balance_candidates.get(*confirmed_balance_candidate_index);
-                        lightning_sat += now.map_or(0, |b| b.amount_satoshis + b.transaction_fee_satoshis);
-                    }
-                    _ if open.contains(&id) => {}
-                    _ => closing_sat += balance.claimable_amount_satoshis(),
+                if let Balance::ClaimableOnChannelClose {
+                    balance_candidates, confirmed_balance_candidate_index, ..
+                } = balance
+                {
+                    // Ours until the channel closes, the fee that closing would cost included.
+                    let now = balance_candidates.get(confirmed_balance_candidate_index);
+                    lightning_sat += now.map_or(0, |b| b.amount_satoshis + b.transaction_fee_satoshis);
                 }
             }
         }

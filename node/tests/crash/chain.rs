@@ -128,7 +128,9 @@ impl Chain {
         let withheld = mem::take(&mut self.mempool);
         for tx in &withheld {
             self.known.remove(&tx.compute_txid());
-            tx.input.iter().for_each(|input| drop(self.spent.remove(&input.previous_output)));
+            for input in &tx.input {
+                self.spent.remove(&input.previous_output);
+            }
         }
         withheld
     }
