@@ -10,7 +10,7 @@ use super::{
     cluster::{Call, Cluster},
     failure::{Exit, Failure},
     network_args::{ChannelBackupCommand, NetworkCommand},
-    text,
+    recovery, text,
 };
 
 pub(super) async fn run(cluster: &Cluster, command: NetworkCommand) -> Result<Output, Failure> {
@@ -62,6 +62,9 @@ pub(super) async fn run(cluster: &Cluster, command: NetworkCommand) -> Result<Ou
                 }
             }
         }
+        NetworkCommand::ChannelBackup(ChannelBackupCommand::Recovery(command)) => {
+            recovery::run(cluster, command).await
+        }
     }
 }
 
@@ -71,8 +74,9 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = folder.join(name);
+    // New, so that nobody's link decides where this is written.
+    let mut file = fs::File::create_new(&new)?;
     let written = (|| {
-        let mut file = fs::File::create(&new)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
         fs::rename(&new, path)?;
@@ -222,6 +226,7 @@ fn backup_json(b: &v1::ChannelBackup) -> Value {
             "channel_type": c.channel_type,
             "channel_keys_id": some(&c.channel_keys_id),
             "written_ms": c.written_ms,
+            "returned_by": some(&c.returned_by),
         })
     });
     json!({ "version": 1, "node_id": b.node_id, "network": b.network, "channels": channels.collect::<Vec<_>>() })
