@@ -1,6 +1,6 @@
 //! Fetching a file over HTTPS: bounded in size and time, and through Tor if that is how connections are made.
 
-use std::{fmt, fs, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{error::Error, fmt, fs, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use axum::http::{Request, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -171,6 +171,16 @@ fn explain(error: io::Error) -> String {
     }
 }
 
+/// What went wrong, and why; hyper tells the second only when asked.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 async fn get<S>(stream: S, url: &FetchUrl, limit: usize) -> Result<Bytes, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -191,7 +201,7 @@ where
             return Err(format!("length limit exceeded: it is larger than {limit} bytes"));
         }
         let body = Limited::new(response.into_body(), limit).collect().await;
-        body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
+        body.map(|body| body.to_bytes()).map_err(|error| with_causes(error.as_ref()))
     };
     // Neither does anything without the other.
     tokio::pin!(answer, connection);
@@ -200,7 +210,7 @@ where
         answer = &mut answer => answer,
         // It may end while the last bytes of the body wait to be read.
         ended = &mut connection => match answer.await {
-            Err(why) => Err(ended.err().map_or(why, |error| error.to_string())),
+            Err(why) => Err(ended.err().map_or(why, |error| with_causes(&error))),
             body => body,
         },
     }
