@@ -87,8 +87,13 @@ impl<'a> Network<'a> {
 
     /// How many channels with our node the others could use now.
     pub fn usable_to_peers(&self) -> usize {
-        let channels = self.peers().flat_map(Counterparty::channels);
-        channels.filter(|channel| channel.is_usable && channel.counterparty_node_id == self.ours).count()
+        self.peers().map(|peer| self.usable_to(peer)).sum()
+    }
+
+    /// How many channels with our node one of them could use now.
+    pub fn usable_to(&self, peer: &Counterparty) -> usize {
+        let channels = peer.channels();
+        channels.iter().filter(|channel| channel.is_usable && channel.counterparty_node_id == self.ours).count()
     }
 
     /// All but the ordinary node.

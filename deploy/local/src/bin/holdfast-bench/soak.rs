@@ -78,7 +78,7 @@ pub async fn run(network: &mut Network<'_>, plan: Plan) -> Result<Soak> {
     minutes.push(Minute::end(network, &mut before, Vec::new(), 0).await?);
     print("idle", &minutes[0]);
 
-    let mut traffic = Traffic::new(network, plan).await?;
+    let mut traffic = Traffic::new(network, plan.per_second).await?;
     for number in 1..=plan.minutes {
         let left_out = traffic.flow(Duration::from_secs(60)).await?;
         let minute = Minute::end(network, &mut before, std::mem::take(&mut traffic.ended), left_out).await?;
@@ -117,12 +117,12 @@ struct Traffic {
 }
 
 impl Traffic {
-    async fn new(network: &Network<'_>, Plan { per_second, channels, .. }: Plan) -> Result<Self> {
+    async fn new(network: &Network<'_>, per_second: u32) -> Result<Self> {
         let (_, client) = network.deployment.leader().await?;
         let every =
             Duration::from_secs(1).checked_div(per_second).context("a rate of at least one payment a second")?;
-        // The first few channels are with one peer each.
-        let peers = network.peers().take(channels).cloned().collect();
+        // A few channels do not reach all of them.
+        let peers = network.peers().filter(|peer| network.usable_to(peer) > 0).cloned().collect();
         Ok(Self { peers, client, every, next: 0, under_way: JoinSet::new(), ended: Vec::new() })
     }
 
