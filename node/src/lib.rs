@@ -10,6 +10,7 @@
 //! - [`replica`]: the life of one process, from standby to leader to its end.
 
 pub mod api;
+pub mod aside;
 pub mod chain;
 pub mod cli;
 pub mod config;

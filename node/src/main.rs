@@ -163,7 +163,10 @@ async fn serve(config: NodeConfig, credentials: Credentials) -> Result<(), Failu
     servers.spawn(async { serving.await.map_err(|e| format!("operators' API: {e}")) });
     if let Some((listener, names)) = health {
         let serving = api::serve_health(backend, metrics, listener, names, until_stopped());
-        servers.spawn(async { serving.await.map_err(|e| format!("health: {e}")) });
+        let serving = replica.aside().spawn(serving);
+        servers.spawn(async {
+            serving.await.map_err(|e| format!("health: {e}"))?.map_err(|e| format!("health: {e}"))
+        });
     }
     notify(&[NotifyState::Ready]);
 

@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     api::Metrics,
+    aside::Aside,
     chain::{Bitcoind, Destinations, FeeEstimates},
     config::NodeConfig,
     feed::Feed,
@@ -48,6 +49,7 @@ pub struct Replica {
     fees: Arc<FeeEstimates>,
     signer: Arc<Grpc>,
     reader: Arc<PgReader>,
+    aside: Arc<Aside>,
     feed: Arc<Feed>,
     operators: Arc<Operators>,
     /// Taken by the leader. Held across questions to bitcoind, so that a takeover never finds it half-full.
@@ -73,6 +75,8 @@ type HandoverRequest = oneshot::Sender<u64>;
 pub enum ReplicaError {
     #[error("tls: {0}")]
     Tls(String),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     #[error("bitcoind: {0}")]
     Bitcoind(std::io::Error),
     #[error("bitcoind is on another network than {0}: look at bitcoind.url and network in the configuration")]
@@ -106,13 +110,15 @@ impl Replica {
             .map_err(|e| ReplicaError::Tls(e.to_string()))?;
         let bitcoind = Bitcoind::new(config.bitcoind.url.as_str(), config.bitcoind.auth.clone())
             .map_err(ReplicaError::Bitcoind)?;
+        let aside = Arc::new(Aside::start("holdfast-watch").map_err(ReplicaError::Thread)?);
         let endpoints: Vec<String> = config.signer.endpoints.iter().map(|endpoint| endpoint.to_string()).collect();
         Ok(Arc::new(Self {
             name: credentials.identity().name.clone(),
             bitcoind: Arc::new(bitcoind),
             fees: Arc::new(FeeEstimates::new(config.network)),
             signer: Arc::new(Grpc::new(&endpoints, &credentials)?.with_traceparent(telemetry::traceparent)),
-            reader: Arc::new(PgReader::new(config.postgres.clone())),
+            reader: Arc::new(PgReader::new(config.postgres.clone()).on(aside.clone())),
+            aside,
             feed: Arc::new(Feed::new(config.postgres.clone())),
             operators: Arc::new(config.operators.clone()),
             chain: tokio::sync::Mutex::new(Some(RecentChain::default())),
@@ -136,9 +142,14 @@ impl Replica {
         &self.name
     }
 
+    /// Where what tells how things are goes on while LDK waits for the signer.
+    pub fn aside(&self) -> &Aside {
+        &self.aside
+    }
+
     /// Stands by, leads, and returns when the lead was handed over. A lead that is lost ends the process from in here.
     pub async fn run(self: &Arc<Self>) -> Result<HandedOver, ReplicaError> {
-        let warm = tokio::spawn(self.clone().keep_warm());
+        let warm = self.aside.spawn(self.clone().keep_warm());
         let _stop = AbortOnDrop(warm.abort_handle());
         let info = ReplicaInfo {
             name: self.name.clone(),

@@ -62,6 +62,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("certificate_remaining_seconds", "Until this replica's certificate, or its authority's, expires"),
     ("peers", "Peers connected to the leader"),
     ("peers_away", "Peers that the leader reconnects to by itself and that are not connected"),
+    ("peers_with_backup", "Peers connected to the leader that hold an encrypted backup of its channels"),
     ("channels", "Channels of the leader"),
     ("usable_channels", "Channels that can pay now"),
     ("balance_sat", "What the node owns, by where it is"),
@@ -133,6 +134,8 @@ fn values(s: &Snapshot) -> Vec<Value> {
     if let Some(peers) = &s.peers {
         let away = peers.iter().filter(|peer| peer.persistent && !peer.connected).count();
         put("peers_away", &[], away as f64);
+        let holding = peers.iter().filter(|peer| peer.holds_backup).count();
+        put("peers_with_backup", &[], holding as f64);
     }
     if let Some(balance) = &s.balance {
         put("balance_sat", &[("where", "onchain-confirmed")], balance.onchain_confirmed_sat as f64);
@@ -142,7 +145,7 @@ fn values(s: &Snapshot) -> Vec<Value> {
         put("liquidity_msat", &[("direction", "outbound")], balance.lightning_outbound_msat as f64);
         put("liquidity_msat", &[("direction", "inbound")], balance.lightning_inbound_msat as f64);
     }
-    if let Some(htlcs) = &s.watched.htlcs {
+    if let Some(htlcs) = &s.htlcs {
         put("htlcs", &[("direction", "inbound")], htlcs.inbound as f64);
         put("htlcs", &[("direction", "outbound")], htlcs.outbound as f64);
         put("htlcs_msat", &[("direction", "inbound")], htlcs.inbound_msat as f64);

@@ -31,6 +31,8 @@ pub async fn serve_health(
     names: Vec<String>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    // It may have been bound on another runtime than the one that serves.
+    let listener = TcpListener::from_std(listener.into_std()?)?;
     let observer = Arc::new(Observer::new(backend.clone()));
     let router = Router::new()
         .route("/", get(page))
@@ -93,6 +95,7 @@ mod tests {
     };
 
     use super::{super::testing::Fake, *};
+    use crate::aside::Aside;
 
     struct Server {
         address: std::net::SocketAddr,
@@ -142,6 +145,30 @@ mod tests {
             assert!(text.contains(&format!("\n{line}\n")), "{text}");
         }
         assert_eq!(standby.get("/nothing").await.0, 404);
+    }
+
+    /// Threads that wait for LDK's locks may be all that the node's runtime has.
+    #[tokio::test]
+    async fn it_answers_while_the_nodes_own_runtime_stands_still() {
+        use std::{
+            io::{Read, Write},
+            net::TcpStream,
+            time::Duration,
+        };
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let aside = Aside::start("test").unwrap();
+        let serving = serve_health(Arc::new(Fake::leading()), metrics, listener, Vec::new(), std::future::pending());
+        let _serving = aside.spawn(serving);
+        // This test's own runtime has one thread, and that one waits in here.
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
     #[tokio::test]

@@ -29,6 +29,8 @@ pub struct Snapshot {
     /// The newest ones, from the database.
     pub payments: Result<Vec<v1::Payment>, String>,
     pub watched: Watched,
+    /// In flight; of the leader only.
+    pub htlcs: Option<Htlcs>,
     /// Of the leader only.
     pub channels: Option<Vec<v1::Channel>>,
     pub peers: Option<Vec<v1::Peer>>,
@@ -45,8 +47,6 @@ pub struct Watched {
     pub database_bytes: Option<u64>,
     /// When this replica's certificate, or its authority's, expires.
     pub certificates_expire: Option<SystemTime>,
-    /// HTLCs in flight; of the leader only.
-    pub htlcs: Option<Htlcs>,
 }
 
 /// One part that the replica leans on, when it last asked.
@@ -87,6 +87,7 @@ impl Observer {
             leader: Err("not asked yet".into()),
             payments: Err("not asked yet".into()),
             watched: Watched::default(),
+            htlcs: None,
             channels: None,
             peers: None,
             balance: None,
@@ -94,9 +95,11 @@ impl Observer {
         Self { backend, taking: Arc::default(), latest: Arc::new(Mutex::new(Arc::new(nothing))) }
     }
 
-    /// A new one; or the last one, when the node is stuck behind a signer that is away: monitoring must answer then.
+    /// A new one; or, when the node is stuck behind a signer that is away, the last one with what the replica knows without
+    /// its node: monitoring must answer then.
     pub async fn look(&self) -> Arc<Snapshot> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut fresh = false;
         // Whoever comes while one is being taken waits for it and takes the next.
         if let Ok(turn) = timeout_at(deadline, self.taking.clone().lock_owned()).await {
             let (backend, latest) = (self.backend.clone(), self.latest.clone());
@@ -107,9 +110,17 @@ impl Observer {
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
             });
             // At the deadline, or when the runtime ends, the last one has to do.
-            let _ = timeout_at(deadline, taken).await;
+            fresh = matches!(timeout_at(deadline, taken).await, Ok(Ok(())));
         }
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match fresh {
+            true => latest,
+            false => Arc::new(Snapshot {
+                away: self.backend.readiness().err().unwrap_or_default(),
+                watched: self.backend.watched(),
+                ..Snapshot::clone(&latest)
+            }),
+        }
     }
 }
 
@@ -130,12 +141,14 @@ async fn take(backend: &dyn Backend) -> Snapshot {
         leader,
         payments,
         watched: backend.watched(),
+        htlcs: None,
         channels: None,
         peers: None,
         balance: None,
     };
     if let Some(node) = backend.leading() {
         snapshot.leading = true;
+        snapshot.htlcs = backend.htlcs();
         snapshot.channels = node.list_channels().await.map(|answer| answer.channels).ok();
         snapshot.peers = node.list_peers().await.map(|answer| answer.peers).ok();
         snapshot.balance = node.balance().await.ok();
@@ -169,8 +182,12 @@ pub(super) mod tests {
         assert!(before.leading && before.channels.as_ref().is_some_and(|channels| !channels.is_empty()));
         let held = stuck.lock().unwrap();
         let during = observer.look().await;
-        assert_eq!(during.at, before.at);
-        assert!(Arc::ptr_eq(&during, &observer.look().await));
+        assert_eq!((during.at, during.htlcs), (before.at, before.htlcs));
+        assert_eq!(observer.look().await.at, before.at);
+        // What the replica knows without its node is as of now: the signer is away.
+        let away = |s: &Snapshot| s.watched.parts.iter().filter(|part| part.away.is_some()).count();
+        assert_eq!((away(&before), before.away.len()), (0, 0));
+        assert_eq!((away(&during), during.away.len()), (1, 1));
         drop(held);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while observer.look().await.at == before.at {

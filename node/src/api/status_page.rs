@@ -68,6 +68,11 @@ fn page(out: &mut String, s: &Snapshot) -> fmt::Result {
     )
 }
 
+/// Figures that are older were not had when they were asked for.
+const OLD: Duration = Duration::from_secs(3);
+/// In days, as HoldfastCertificateExpires has it.
+const EXPIRES_SOON: u64 = 14;
+
 fn head(out: &mut String, s: &Snapshot, info: &v1::GetInfoResponse) -> fmt::Result {
     let (class, role) = match (s.leading, s.away.is_empty()) {
         (true, true) => ("good", "leads"),
@@ -77,7 +82,11 @@ fn head(out: &mut String, s: &Snapshot, info: &v1::GetInfoResponse) -> fmt::Resu
     };
     writeln!(out, "<header><h1>{}<span class=\"role {class}\">{role}</span></h1>", Safe(&info.replica))?;
     writeln!(out, "<p class=\"soft\">{} on {}</p>", Safe(&info.alias), Safe(&info.network))?;
-    writeln!(out, "<p class=\"mono soft\">{}</p></header>", Safe(&info.node_id))?;
+    writeln!(out, "<p class=\"mono soft\">{}</p>", Safe(&info.node_id))?;
+    if s.at.elapsed().is_ok_and(|age| age > OLD) {
+        writeln!(out, "<p class=\"bad\">The node does not answer: its figures are as of {}.</p>", Utc(s.at))?;
+    }
+    writeln!(out, "</header>")?;
     writeln!(out, "<dl class=\"cards\">")?;
     card(out, "term", info.term)?;
     match &s.leader {
@@ -101,7 +110,9 @@ fn head(out: &mut String, s: &Snapshot, info: &v1::GetInfoResponse) -> fmt::Resu
     }
     if let Some(expire) = s.watched.certificates_expire {
         let left = expire.duration_since(SystemTime::now()).unwrap_or_default();
-        card(out, "certificate expires in", format_args!("{} days", left.as_secs() / 86_400))?;
+        let days = left.as_secs() / 86_400;
+        let class = if days < EXPIRES_SOON { "bad" } else { "" };
+        card(out, "certificate expires in", format_args!("<span class=\"{class}\">{days} days</span>"))?;
     }
     writeln!(out, "</dl>")
 }
@@ -159,9 +170,9 @@ fn channels(out: &mut String, channels: Option<&[v1::Channel]>) -> fmt::Result {
     }
     write!(
         out,
-        "<div class=\"wide\"><table><tr><th>peer</th><th>channel</th><th>state</th><th class=\"number\">capacity, sat</th>\
-         <th class=\"number\">can send, sat</th><th class=\"number\">can receive, sat</th><th></th>\
-         <th class=\"number\">HTLCs</th></tr>"
+        "<div class=\"wide\"><table><tr><th>channel</th><th>state</th><th class=\"number\">can send, sat</th>\
+         <th class=\"number\">can receive, sat</th><th></th><th class=\"number\">HTLCs</th>\
+         <th class=\"number\">capacity, sat</th><th>peer</th></tr>"
     )?;
     for channel in channels {
         let (class, state) = match (channel.is_usable, channel.is_ready) {
@@ -173,16 +184,16 @@ fn channels(out: &mut String, channels: Option<&[v1::Channel]>) -> fmt::Result {
         let (send, receive) = (channel.outbound_msat / 1000, channel.inbound_msat / 1000);
         writeln!(
             out,
-            "<tr><td class=\"mono\">{}</td><td class=\"mono\">{}</td><td class=\"{class}\">{}</td><td class=\"number\">{}</td>\
-             <td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td><td class=\"number\">{}</td></tr>",
-            Short(&channel.counterparty),
+            "<tr><td class=\"mono\">{}</td><td class=\"{class}\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
+             <td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"mono\">{}</td></tr>",
             Short(name),
             Safe(state),
-            Grouped(channel.capacity_sat),
             Grouped(send),
             Grouped(receive),
             Share { part: send, whole: send + receive },
             channel.pending_htlcs,
+            Grouped(channel.capacity_sat),
+            Short(&channel.counterparty),
         )?;
     }
     writeln!(out, "</table></div></section>")
@@ -197,8 +208,8 @@ fn payments(out: &mut String, payments: &Result<Vec<v1::Payment>, String>) -> fm
     };
     write!(
         out,
-        "<div class=\"wide\"><table><tr><th>last change</th><th>way</th><th>state</th><th class=\"number\">amount, sat</th>\
-         <th class=\"number\">fee, sat</th><th>hash</th><th>why</th></tr>"
+        "<div class=\"wide\"><table><tr><th>state</th><th>way</th><th class=\"number\">amount, sat</th>\
+         <th class=\"number\">fee, sat</th><th>last change</th><th>hash</th><th>why</th></tr>"
     )?;
     for payment in payments {
         let way = match payment.direction() {
@@ -214,11 +225,11 @@ fn payments(out: &mut String, payments: &Result<Vec<v1::Payment>, String>) -> fm
         };
         writeln!(
             out,
-            "<tr><td>{}</td><td>{way}</td><td class=\"{class}\">{state}</td><td class=\"number\">{}</td>\
-             <td class=\"number\">{}</td><td class=\"mono\">{}</td><td class=\"text soft\">{}</td></tr>",
-            Utc(UNIX_EPOCH + Duration::from_millis(payment.updated_ms)),
+            "<tr><td class=\"{class}\">{state}</td><td>{way}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
+             <td>{}</td><td class=\"mono\">{}</td><td class=\"text soft\">{}</td></tr>",
             Sats(payment.amount_msat),
             Sats(payment.fee_msat),
+            Utc(UNIX_EPOCH + Duration::from_millis(payment.updated_ms)),
             Short(&payment.payment_hash),
             Safe(&payment.failure),
         )?;
@@ -235,17 +246,17 @@ fn takeovers(out: &mut String, leader: &Result<v1::GetLeaderResponse, String>) -
     };
     let total = |takeover: &v1::Takeover| takeover.phases_us.values().sum::<u64>();
     let longest = history.iter().map(total).max().unwrap_or(0);
-    write!(out, "<div class=\"wide\"><table><tr><th class=\"number\">term</th><th>replica</th><th>began</th>")?;
-    write!(out, "<th class=\"number\">took</th><th></th></tr>")?;
+    write!(out, "<div class=\"wide\"><table><tr><th class=\"number\">term</th><th>replica</th>")?;
+    write!(out, "<th class=\"number\">took</th><th></th><th>began</th></tr>")?;
     for takeover in history {
         writeln!(
             out,
-            "<tr><td class=\"number\">{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
+            "<tr><td class=\"number\">{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td><td>{}</td></tr>",
             takeover.term,
             Safe(&takeover.replica),
-            Utc(UNIX_EPOCH + Duration::from_millis(takeover.at_ms)),
             Took(Duration::from_micros(total(takeover))),
             Share { part: total(takeover), whole: longest },
+            Utc(UNIX_EPOCH + Duration::from_millis(takeover.at_ms)),
         )?;
     }
     writeln!(out, "</table></div>")?;
@@ -401,6 +412,20 @@ mod tests {
         for markup in ["<script", "<b>", "<i>", "style=", "onload", "http://", "https://"] {
             assert!(!html.contains(markup), "{markup}: {html}");
         }
+    }
+
+    #[test]
+    fn figures_from_before_are_told_as_such() {
+        let mut snapshot = crate::api::snapshot::tests::leading();
+        let shown = |snapshot: &Snapshot| {
+            let mut html = String::new();
+            page(&mut html, snapshot).unwrap();
+            html
+        };
+        assert!(!shown(&snapshot).contains("does not answer"));
+        snapshot.at = UNIX_EPOCH;
+        let old = "The node does not answer: its figures are as of 1970-01-01 00:00:00 UTC.";
+        assert!(shown(&snapshot).contains(old), "{}", shown(&snapshot));
     }
 
     #[test]

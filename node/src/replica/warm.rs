@@ -8,7 +8,7 @@ use std::{
 use holdfast_signer_client::{Transport, v1 as signer_v1};
 
 use super::{Replica, away};
-use crate::chain::{BlockCache, HeaderCache, headers::explain};
+use crate::chain::{Bitcoind, BlockCache, HeaderCache, headers::explain};
 
 /// What a standby knows of the chain, so that a takeover need not ask.
 #[derive(Default)]
@@ -41,12 +41,13 @@ impl Replica {
     /// Keeps connections open, headers and fees fresh, and knows what is away.
     pub(super) async fn keep_warm(self: Arc<Self>) {
         let (mut round, told) = (0u64, away::Told::default());
+        let bitcoind = self.bitcoind.another();
         loop {
-            let (bitcoind, signer, postgres, height) = tokio::join!(
-                self.ask_bitcoind(round),
+            let (chain, signer, postgres, height) = tokio::join!(
+                self.ask_bitcoind(&bitcoind, round),
                 timed(self.ask_signer()),
                 timed(self.reader.leadership(0)),
-                timed(self.bitcoind.height())
+                timed(bitcoind.height())
             );
             let bytes = match round.is_multiple_of(SIZE_EVERY) {
                 true => self.reader.database_bytes().await.ok(),
@@ -58,7 +59,7 @@ impl Replica {
                 let (signer, postgres) = (signer.0, postgres.0);
                 health.bitcoind_height = height.0.ok();
                 health.database_bytes = bytes.or(health.database_bytes);
-                health.bitcoind = bitcoind.err();
+                health.bitcoind = chain.err();
                 health.signer = away::signer(signer);
                 told.round(health.signer.as_deref(), health.bitcoind.as_deref());
                 health.postgres = match postgres {
@@ -74,16 +75,16 @@ impl Replica {
         }
     }
 
-    async fn ask_bitcoind(&self, round: u64) -> Result<(), String> {
+    async fn ask_bitcoind(&self, bitcoind: &Bitcoind, round: u64) -> Result<(), String> {
         let mut chain = self.chain.lock().await;
         // A leader's own loop follows the chain.
         if let Some(RecentChain { headers, blocks }) = &mut *chain {
-            let tip = headers.follow(&*self.bitcoind, self.config.network).await.map_err(explain)?;
-            blocks.follow(&*self.bitcoind, headers, tip.header.block_hash()).await.map_err(explain)?;
+            let tip = headers.follow(bitcoind, self.config.network).await.map_err(explain)?;
+            blocks.follow(bitcoind, headers, tip.header.block_hash()).await.map_err(explain)?;
         }
         drop(chain);
         if round.is_multiple_of(FEES_EVERY) {
-            self.fees.refresh(&self.bitcoind).await.map_err(|e| e.to_string())?;
+            self.fees.refresh(bitcoind).await.map_err(|e| e.to_string())?;
         }
         Ok(())
     }
