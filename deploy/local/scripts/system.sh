@@ -23,8 +23,15 @@ need pkg-config pkg-config
 need python3 python3
 # Its gcore dumps a signer that a test looks into.
 need gdb gdb
-# A SOCKS5 server, in the place of Tor.
+# A SOCKS5 server, in the place of Tor; and Tor itself, in a network of its own on this machine, with HAProxy behind it.
 need microsocks microsocks
+need tor tor tor-gencert
+need haproxy /usr/sbin/haproxy
+if [ -n "${CI:-}" ]; then
+  # The tests look at the status page with a browser, and at metrics, dashboards and alerts with a Prometheus, where there is one.
+  need chromium chromium
+  need prometheus prometheus promtool
+fi
 # For moto, which stands in for AWS. Debian keeps this part of Python in a package of its own.
 if ! python3 -c 'import ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
 if [ -z "${HOLDFAST_BITCOIND:-}" ] && ! command -v bitcoind >/dev/null; then
@@ -51,3 +58,9 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 "${as_root[@]}" apt-get update --quiet >&2
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >&2
+# Debian starts what it installs; the tests start their own.
+for service in tor haproxy prometheus; do
+  case " ${missing[*]} " in
+    *" $service "*) "${as_root[@]}" systemctl disable --now "$service" >/dev/null 2>&1 || true ;;
+  esac
+done

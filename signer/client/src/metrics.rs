@@ -29,15 +29,15 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, call: &'static str, after: Duration) {
-        self.latency.get_or_create(&CallLabel { call }).observe(after.as_secs_f64());
+        self.latency.get_or_create(&CallLabel::of(call)).observe(after.as_secs_f64());
     }
 
     pub(crate) fn repeated(&self, call: &'static str) {
-        self.repeats.get_or_create(&CallLabel { call }).inc();
+        self.repeats.get_or_create(&CallLabel::of(call)).inc();
     }
 
     pub(crate) fn refused(&self, call: &'static str, rule: &str) {
-        self.refusals.get_or_create(&RefusalLabel { call, rule: rule.to_owned() }).inc();
+        self.refusals.get_or_create(&RefusalLabel { call: name(call), rule: rule.to_owned() }).inc();
     }
 
     pub(crate) fn ecdh_was_ahead(&self) {
@@ -67,11 +67,22 @@ fn latency_buckets() -> Histogram {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CallLabel {
-    call: &'static str,
+    call: String,
+}
+
+impl CallLabel {
+    fn of(call: &str) -> Self {
+        Self { call: name(call) }
+    }
+}
+
+/// As the signer's own metrics and its log call it, so that both sides of a call can be laid beside each other.
+fn name(call: &str) -> String {
+    call.replace('_', "-")
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RefusalLabel {
-    call: &'static str,
+    call: String,
     rule: String,
 }

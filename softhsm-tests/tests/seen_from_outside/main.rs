@@ -7,6 +7,7 @@ mod metrics;
 mod page;
 mod prometheus;
 mod traces;
+mod trouble;
 
 use std::{fs::OpenOptions, io::Write, path::Path};
 
@@ -32,11 +33,14 @@ async fn a_deployment_is_seen_from_outside_as_the_documents_say() {
     scene.explain(metrics::figures_are_those_of_the_node(&scene).await).unwrap();
     scene.explain(page::leader_and_standby_show_the_same_cluster(&scene).await).unwrap();
     scene.explain(browser::looks_at_it(&scene).await).unwrap();
-    if let Some(prometheus) = prometheus {
+    if let Some(prometheus) = &prometheus {
         // With an HTLC in flight, which has a deadline.
         scene.hold(scene.bob(), alice, 31_000).await.unwrap();
         prometheus.has_data_for_everything(&scene).await.unwrap();
     }
+    scene.explain(trouble::a_refusal_is_counted_and_pages(&scene, prometheus.as_ref()).await).unwrap();
+    let told = trouble::a_signer_that_is_away_is_told_while_the_node_waits_for_it(&scene, prometheus.as_ref()).await;
+    scene.explain(told).unwrap();
 }
 
 /// Writes the collector into the configurations, and starts everything again: the signer, the standby, the leader.
