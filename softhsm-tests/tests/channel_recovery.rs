@@ -142,10 +142,7 @@ async fn fundings(scene: &Scene) -> Result<[OutPoint; 2]> {
 
 /// What a commitment left to the miners.
 fn fee(channel: &v1::Channel, commitment: &Transaction) -> u64 {
-    let paid: u64 = commitment.output.iter().map(|output| output.value.to_sat()).sum();
-    // The balance of a channel leaves its anchors out.
-    let anchors = commitment.output.iter().filter(|output| output.value.to_sat() == 330).count() as u64 * 330;
-    channel.capacity_sat - paid + anchors
+    channel.capacity_sat - commitment.output.iter().map(|output| output.value.to_sat()).sum::<u64>()
 }
 
 async fn lose_everything(scene: &Scene) {

@@ -161,7 +161,7 @@ mod tests {
             ("[]", "invalid"),
             ("{}", "version"),
             (&whole.replace("\"version\":1", "\"version\":2"), "version 2"),
-            (&whole.replace("capacity_sat\":5", "capacity_sat\":\"5\""), "capacity_sat"),
+            (&whole.replace("capacity_sat\":5", "capacity_sat\":\"5\""), "expected u64"),
             (&whole.replace("capacity_sat\":5", "capacity_sat\":-5"), "-5"),
         ] {
             fs::write(&file, text).unwrap();

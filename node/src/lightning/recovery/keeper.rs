@@ -21,7 +21,7 @@ use tokio::{sync::Notify, task::block_in_place};
 
 use super::{
     super::{
-        BufferedKv, CommitQueue,
+        BufferedKv, CommitQueue, peer_storage,
         peers::Dialer,
         types::{ChainMonitor, ChannelManager, Sweeper},
     },
@@ -179,6 +179,10 @@ impl Recoveries {
             let news = recovery.note_sweeps(&self.parts.sweeper);
             if news && recovery.is_home() {
                 tracing::info!(%channel, "what was ours in a lost channel is in the wallet");
+                // Nobody has to be reminded of it any more.
+                if let Err(error) = self.parts.kv.remove(peer_storage::NAMESPACE, "", &hex::encode(channel.0), false) {
+                    tracing::error!(%channel, %error, "the commit buffer refused to forget what a peer gave back");
+                }
             }
             self.change(channel, recovery, news);
             return Ok(());

@@ -21,7 +21,7 @@ pub const CONFIRMATIONS: u32 = 6;
 /// Blocks after which what a close has become is looked at no more: no reorganisation is deeper.
 pub const SETTLED_AFTER: u32 = 2016;
 /// Blocks that are looked at again, in case the chain was reorganised since.
-const REORGANISED: u32 = 144;
+const REORGANISED: u32 = 24;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the record of the recovery of channel {0} does not parse")]
