@@ -204,6 +204,13 @@ impl Wallet {
         address
     }
 
+    /// How many receive addresses were given out after the last one that was paid to.
+    pub fn unpaid_in_a_row(&self) -> u32 {
+        let inner = self.lock();
+        let used = inner.wallet.spk_index().last_used_index(KeychainKind::External).map_or(0, |last| last + 1);
+        inner.wallet.next_derivation_index(KeychainKind::External).saturating_sub(used)
+    }
+
     /// An own script for change, sweeps and closed channels.
     pub fn own_script(&self) -> ScriptBuf {
         let mut inner = self.lock();
@@ -341,6 +348,11 @@ impl Wallet {
                 && !inner.wallet.is_outpoint_locked(coin.outpoint)
         });
         confirmed.filter_map(|coin| p2wpkh_utxo(coin.outpoint, &coin.txout)).collect()
+    }
+
+    /// Whether it is one of the first `count` addresses of either branch.
+    pub fn is_among_first(&self, count: u32, script: &ScriptBuf) -> bool {
+        self.lock().wallet.derivation_of_spk(script.clone()).is_some_and(|(_, index)| index < count)
     }
 
     pub fn is_mine(&self, script: &ScriptBuf) -> bool {

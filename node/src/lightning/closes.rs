@@ -1,6 +1,6 @@
 //! Closing a channel, as an operator asks for it.
 
-use bitcoin::{Address, ScriptBuf};
+use bitcoin::Address;
 use holdfast_proto::{error::Error, node::v1};
 use lightning::{
     ln::{script::ShutdownScript, types::ChannelId},
@@ -12,6 +12,8 @@ use super::{channels::misuse, node::LightningNode};
 /// The signer's rule for where a cooperative close pays. The node asks first, since a close cannot be begun anew with
 /// another destination.
 const CLOSE_DESTINATION: &str = "close-destination";
+/// So many addresses of each branch of the wallet are the node's own to that rule.
+const SIGNERS_WINDOW: u32 = 50_000;
 
 impl LightningNode {
     pub(super) async fn close(&self, request: v1::CloseChannelRequest) -> Result<v1::CloseChannelResponse, Error> {
@@ -44,11 +46,12 @@ impl LightningNode {
     /// The script of an address that the signer will let a close pay to.
     fn destination(&self, address: &Address) -> Result<ShutdownScript, Error> {
         let script = address.script_pubkey();
-        let takes = |script: &ScriptBuf| self.wallet.is_mine(script);
-        if !takes(&script) {
+        if !self.wallet.is_among_first(SIGNERS_WINDOW, &script) {
             let allowed = tokio::task::block_in_place(|| self.keys.close_destinations())?;
             if !allowed.contains(&script) {
-                let why = format!("{address} is neither the wallet's nor one of the signer's rules.destinations");
+                let why = format!(
+                    "{address} is neither one of the wallet's first {SIGNERS_WINDOW} nor one of the signer's rules.destinations"
+                );
                 return Err(Error::refused(CLOSE_DESTINATION, why));
             }
         }

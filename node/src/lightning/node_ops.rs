@@ -9,10 +9,20 @@ use holdfast_proto::{error::Error, node::v1};
 use super::node::LightningNode;
 use crate::store::Effect;
 
+/// Addresses that may be given out in a row without one of them being paid to.
+const MOST_UNPAID: u32 = 10_000;
+
 #[async_trait]
 impl crate::api::NodeOps for LightningNode {
     async fn new_address(&self) -> Result<v1::NewAddressResponse, Error> {
         self.must_run()?;
+        // Every leader derives all that were ever given out, and a wallet that is restored looks for them in order.
+        if self.wallet.unpaid_in_a_row() >= MOST_UNPAID {
+            let why = format!(
+                "{MOST_UNPAID} addresses in a row were given out and never paid to: use one of those (`holdfast wallet addresses`)"
+            );
+            return Err(Error::misuse("address", why));
+        }
         let address = self.wallet.new_address().to_string();
         self.committed().await?;
         Ok(v1::NewAddressResponse { address })
@@ -55,6 +65,7 @@ impl crate::api::NodeOps for LightningNode {
             let peer = peers.entry(connected.counterparty_node_id).or_default();
             peer.connected = true;
             peer.inbound = connected.is_inbound_connection;
+            peer.holds_backup = self.backups.storage.is_held_by(&connected.counterparty_node_id);
             if peer.address.is_empty() {
                 peer.address = connected.socket_address.map(|address| address.to_string()).unwrap_or_default();
             }

@@ -104,7 +104,8 @@ impl LightningNode {
             _ => {}
         }
         let text = request.invoice.trim().to_owned();
-        let invoice = Bolt11Invoice::from_str(&text).map_err(|e| Error::misuse("invoice", e.to_string()))?;
+        let neither = |e| Error::misuse("invoice", format!("neither a BOLT 11 invoice nor a BOLT 12 offer: {e}"));
+        let invoice = Bolt11Invoice::from_str(&text).map_err(neither)?;
         if invoice.network() != self.network {
             return Err(Error::misuse(
                 "invoice",

@@ -75,6 +75,19 @@ fn a_reloaded_wallet_knows_what_the_last_one_did() {
 }
 
 #[test]
+fn addresses_that_nobody_pays_to_are_counted_from_the_last_that_somebody_did() {
+    let wallet = open(&Arc::new(Memory::default()));
+    assert_eq!(wallet.unpaid_in_a_row(), 0);
+    let addresses: Vec<_> = (0..5).map(|_| wallet.new_address().script_pubkey()).collect();
+    assert_eq!(wallet.unpaid_in_a_row(), 5);
+    let genesis = wallet.best_block().block_hash;
+    wallet.block_connected(&block(genesis, 1, vec![pay(addresses[2].clone(), 50_000, 1)]), 1);
+    assert_eq!(wallet.unpaid_in_a_row(), 2);
+    assert!(wallet.is_among_first(5, &addresses[4]) && !wallet.is_among_first(4, &addresses[4]));
+    assert!(!wallet.is_among_first(5, &ScriptBuf::new()));
+}
+
+#[test]
 fn coins_promised_to_a_channel_are_not_promised_twice() {
     let kv = Arc::new(Memory::default());
     let wallet = open(&kv);
