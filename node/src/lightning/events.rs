@@ -267,7 +267,6 @@ impl Events {
                 next_channel_id,
                 total_fee_earned_msat,
                 outbound_amount_forwarded_msat,
-                prev_htlc_id,
                 ..
             } => {
                 // Without a fee the incoming channel has closed, and it may have been told of before.
@@ -275,7 +274,7 @@ impl Events {
                     tracing::info!(amount_msat = outbound_amount_forwarded_msat, fee_msat, "forwarded a payment");
                     self.metrics.forwarded(fee_msat);
                 }
-                let named = prev_channel_id.zip(prev_htlc_id);
+                let named = self.manager.next_forwarded_htlc().filter(|(channel, _)| Some(*channel) == prev_channel_id);
                 self.queue.effect(Effect::Forward {
                     event_id: named.map_or_else(|| self.new_name(), |(id, htlc)| records::forward_id(id, htlc)),
                     incoming_channel: prev_channel_id.map_or([0; 32], |id| id.0),

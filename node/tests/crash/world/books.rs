@@ -20,24 +20,28 @@ impl<K: Keys> World<K> {
             Event::PaymentForwarded {
                 prev_channel_id: Some(incoming),
                 next_channel_id: Some(outgoing),
-                prev_htlc_id: Some(htlc_id),
                 outbound_amount_forwarded_msat,
                 total_fee_earned_msat,
                 ..
             } => {
+                let Some((channel, htlc_id)) = self.ours.node.manager.next_forwarded_htlc() else {
+                    return self.violations.push(format!("a forward without its name: {event:?}"));
+                };
+                if channel != *incoming {
+                    self.violations.push(format!("a forward with the name of another: {channel} and {event:?}"));
+                }
                 if total_fee_earned_msat.is_some() {
                     self.fresh.push(Fact::Counted);
                 }
                 self.figures.forwards_told += 1;
                 queue.effect(Effect::Forward {
-                    event_id: records::forward_id(*incoming, *htlc_id),
+                    event_id: records::forward_id(channel, htlc_id),
                     incoming_channel: incoming.0,
                     outgoing_channel: outgoing.0,
                     amount_msat: *outbound_amount_forwarded_msat,
                     fee_msat: *total_fee_earned_msat,
                 });
             }
-            Event::PaymentForwarded { .. } => self.violations.push(format!("a forward without its name: {event:?}")),
             Event::PaymentClaimed { payment_hash, payment_id, htlcs, .. } => {
                 let parts = received::parts(*payment_hash, *payment_id, htlcs);
                 self.figures.received_told += 1;

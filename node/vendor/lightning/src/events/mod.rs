@@ -1380,9 +1380,6 @@ pub enum Event {
 		///
 		/// The caveat described above the `total_fee_earned_msat` field applies here as well.
 		outbound_amount_forwarded_msat: Option<u64>,
-		/// Holdfast: the HTLC in the incoming channel. With the channel it tells a repeated event from another HTLC's.
-		/// `None` for events written without this patch.
-		prev_htlc_id: Option<u64>,
 	},
 	/// Used to indicate that a channel with the given `channel_id` is being opened and pending
 	/// confirmation on-chain.
@@ -2041,7 +2038,6 @@ impl Writeable for Event {
 				skimmed_fee_msat,
 				claim_from_onchain_tx,
 				outbound_amount_forwarded_msat,
-				prev_htlc_id,
 			} => {
 				7u8.write(writer)?;
 				write_tlv_fields!(writer, {
@@ -2055,7 +2051,6 @@ impl Writeable for Event {
 					(11, next_user_channel_id, option),
 					(13, prev_node_id, option),
 					(15, next_node_id, option),
-					(1001, prev_htlc_id, option), // Holdfast
 				});
 			},
 			&Event::ChannelClosed {
@@ -2560,7 +2555,6 @@ impl MaybeReadable for Event {
 					let mut skimmed_fee_msat = None;
 					let mut claim_from_onchain_tx = false;
 					let mut outbound_amount_forwarded_msat = None;
-					let mut prev_htlc_id = None;
 					read_tlv_fields!(reader, {
 						(0, total_fee_earned_msat, option),
 						(1, prev_channel_id, option),
@@ -2572,7 +2566,6 @@ impl MaybeReadable for Event {
 						(11, next_user_channel_id, option),
 						(13, prev_node_id, option),
 						(15, next_node_id, option),
-						(1001, prev_htlc_id, option), // Holdfast
 					});
 					Ok(Some(Event::PaymentForwarded {
 						prev_channel_id,
@@ -2585,7 +2578,6 @@ impl MaybeReadable for Event {
 						skimmed_fee_msat,
 						claim_from_onchain_tx,
 						outbound_amount_forwarded_msat,
-						prev_htlc_id,
 					}))
 				};
 				f()

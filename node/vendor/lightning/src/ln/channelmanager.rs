@@ -2859,6 +2859,9 @@ pub struct ChannelManager<
 	#[cfg(any(test, feature = "_test_utils"))]
 	pub(crate) pending_events: Mutex<VecDeque<(events::Event, Option<EventCompletionAction>)>>,
 
+	/// Holdfast: the HTLC in the incoming channel of each `PaymentForwarded` in `pending_events`, in their order.
+	forwarded_htlcs: Mutex<VecDeque<(ChannelId, u64)>>,
+
 	/// A simple atomic flag to ensure only one task at a time can be processing events asynchronously.
 	pending_events_processor: AtomicBool,
 
@@ -4011,6 +4014,7 @@ where
 			monitor_update_type: AtomicUsize::new(0),
 
 			pending_events: Mutex::new(VecDeque::new()),
+			forwarded_htlcs: Mutex::new(VecDeque::new()),
 			pending_events_processor: AtomicBool::new(false),
 			pending_htlc_forwards_processor: AtomicBool::new(false),
 			pending_background_events: Mutex::new(Vec::new()),
@@ -9315,7 +9319,6 @@ This indicates a bug inside LDK. Please report this error at https://github.com/
 				let prev_channel_id = hop_data.channel_id;
 				let prev_user_channel_id = hop_data.user_channel_id;
 				let prev_node_id = hop_data.counterparty_node_id;
-				let prev_htlc_id = Some(hop_data.htlc_id);
 				let completed_blocker =
 					RAAMonitorUpdateBlockingAction::from_prev_hop_data(&hop_data);
 
@@ -9435,7 +9438,6 @@ This indicates a bug inside LDK. Please report this error at https://github.com/
 										skimmed_fee_msat,
 										claim_from_onchain_tx: from_onchain,
 										outbound_amount_forwarded_msat: forwarded_htlc_value_msat,
-										prev_htlc_id,
 									},
 									downstream_counterparty_and_funding_outpoint: chan_to_release,
 								}),
@@ -9546,7 +9548,16 @@ This indicates a bug inside LDK. Please report this error at https://github.com/
 				MonitorUpdateCompletionAction::EmitEventAndFreeOtherChannel {
 					event, downstream_counterparty_and_funding_outpoint
 				} => {
-					self.pending_events.lock().unwrap().push_back((event, None));
+					let htlc = match &downstream_counterparty_and_funding_outpoint {
+						Some(EventUnblockedChannel {
+							blocking_action: RAAMonitorUpdateBlockingAction::ForwardedPaymentInboundClaim { channel_id, htlc_id }, ..
+						}) => (*channel_id, *htlc_id),
+						_ => (ChannelId::new_zero(), 0),
+					};
+					let mut pending_events = self.pending_events.lock().unwrap();
+					self.forwarded_htlcs.lock().unwrap().push_back(htlc);
+					pending_events.push_back((event, None));
+					core::mem::drop(pending_events);
 					if let Some(unblocked) = downstream_counterparty_and_funding_outpoint {
 						self.handle_monitor_update_release(
 							unblocked.counterparty_node_id,
@@ -14638,6 +14649,12 @@ where
 		self.event_persist_notifier.get_future()
 	}
 
+	/// Holdfast: the incoming channel and the HTLC in it of the next [`Event::PaymentForwarded`]. To be called once for each as it
+	/// is handled: by these a repeated event is told from another HTLC's.
+	pub fn next_forwarded_htlc(&self) -> Option<(ChannelId, u64)> {
+		self.forwarded_htlcs.lock().unwrap().pop_front()
+	}
+
 	/// Returns true if this [`ChannelManager`] needs to be persisted.
 	///
 	/// See [`Self::get_event_or_persistence_needed_future`] for retrieving a [`Future`] that
@@ -16488,6 +16505,8 @@ where
 			}
 		}
 
+		let forwarded_htlcs: Vec<(ChannelId, u64)> = self.forwarded_htlcs.lock().unwrap().iter().copied().collect();
+
 		let pending_events_writer = PendingEventsWriter {
 			pending_events: &*events,
 			splice_failed_events: &splice_failed_events,
@@ -16511,6 +16530,7 @@ where
 			(17, in_flight_monitor_updates, option),
 			(19, peer_storage_dir, optional_vec),
 			(21, WithoutLength(&self.flow.writeable_async_receive_offer_cache()), required),
+			(1001, forwarded_htlcs, optional_vec), // Holdfast
 		});
 
 		Ok(())
@@ -17221,6 +17241,7 @@ where
 		let mut inbound_payment_id_secret = None;
 		let mut peer_storage_dir: Option<Vec<(PublicKey, Vec<u8>)>> = None;
 		let mut async_receive_offer_cache: AsyncReceiveOfferCache = AsyncReceiveOfferCache::new();
+		let mut forwarded_htlcs: Option<Vec<(ChannelId, u64)>> = None;
 		read_tlv_fields!(reader, {
 			(1, pending_outbound_payments_no_retry, option),
 			(2, pending_intercepted_htlcs, option),
@@ -17239,6 +17260,7 @@ where
 			(17, in_flight_monitor_updates, option),
 			(19, peer_storage_dir, optional_vec),
 			(21, async_receive_offer_cache, (default_value, async_receive_offer_cache)),
+			(1001, forwarded_htlcs, optional_vec), // Holdfast
 		});
 		let mut decode_update_add_htlcs = decode_update_add_htlcs.unwrap_or_else(|| new_hash_map());
 		let peer_storage_dir: Vec<(PublicKey, Vec<u8>)> = peer_storage_dir.unwrap_or_else(Vec::new);
@@ -18204,6 +18226,7 @@ where
 			monitor_update_type: AtomicUsize::new(0),
 
 			pending_events: Mutex::new(pending_events_read),
+			forwarded_htlcs: Mutex::new(forwarded_htlcs.into_iter().flatten().collect()),
 			pending_events_processor: AtomicBool::new(false),
 			pending_htlc_forwards_processor: AtomicBool::new(false),
 			pending_background_events: Mutex::new(pending_background_events),
