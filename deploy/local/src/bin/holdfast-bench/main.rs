@@ -22,7 +22,7 @@ use crate::{
 
 /// Measures Holdfast on this machine: payments and signer calls through one replica beside an ordinary node, then the
 /// time from kill -9 of the leader to the next settled payment. With --soak: payments at a steady rate instead, and what
-/// grows meanwhile.
+/// grows meanwhile, and takeovers after it.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Seconds of each run of payments.
@@ -34,8 +34,8 @@ struct Arguments {
     /// Kills for each number of channels.
     #[arg(long, default_value_t = 3)]
     kills: usize,
-    /// Minutes of payments at a steady rate, after one without any; nothing else is measured then.
-    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["seconds", "kills"])]
+    /// Minutes of payments at a steady rate, after one without any, and then takeovers; nothing else is measured then.
+    #[arg(long, value_name = "MINUTES", conflicts_with = "seconds")]
     soak: Option<u64>,
     /// Payments a second in a soak.
     #[arg(long, value_name = "PAYMENTS_PER_SECOND", default_value_t = 50, requires = "soak",
@@ -92,6 +92,10 @@ async fn measure(deployment: &Deployment, arguments: &Arguments, report: &mut Re
         say(&format!("{minutes} minutes of payments over {channels} channels, after opening them and a minute's rest"));
         let plan = soak::Plan { minutes, per_second: arguments.rate, channels };
         report.soak = Some(soak::run(&mut network, plan).await?);
+        say("takeovers of channels with that past");
+        let kills = takeover::measure(&network, channels, arguments.kills).await?;
+        report::print_takeover(&kills);
+        report.takeovers.push(kills);
         return Ok(());
     }
 
