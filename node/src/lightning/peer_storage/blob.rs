@@ -225,8 +225,7 @@ impl<'a> Reader<'a> {
     /// The flags of the next channel; none at the end.
     fn next_channel(&mut self) -> Result<Option<u8>, Unreadable> {
         match self.0.first() {
-            None => Ok(None),
-            Some(0) if self.0.iter().all(|byte| *byte == 0) => Ok(None),
+            None | Some(0) => Ok(None),
             Some(flags) if flags & !(ANCHORS | SAME_PEER | OWN_ID) == CHANNEL => self.byte().map(Some),
             Some(_) => Err(Unreadable::Content("a channel's kind")),
         }
