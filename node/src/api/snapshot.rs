@@ -100,8 +100,8 @@ impl Observer {
     pub async fn look(&self) -> Arc<Snapshot> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut fresh = false;
-        // Whoever comes while one is being taken waits for it and takes the next.
-        if let Ok(turn) = timeout_at(deadline, self.taking.clone().lock_owned()).await {
+        // Whoever comes while one is being taken waits for it and takes the next; not for one that is stuck.
+        if let Ok(turn) = timeout(TURN, self.taking.clone().lock_owned()).await {
             let (backend, latest) = (self.backend.clone(), self.latest.clone());
             // The node's locks may be held by a thread that waits for the signer: on a thread that may block.
             let taken = spawn_blocking(move || {
@@ -126,6 +126,8 @@ impl Observer {
 
 /// Within which a scrape or a page is answered, whatever is away.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long it may be another one's turn; taking one takes milliseconds.
+const TURN: Duration = Duration::from_millis(300);
 /// How long one question to the database may take of it.
 const DATABASE: Duration = Duration::from_millis(700);
 const PAYMENTS: u32 = 12;
