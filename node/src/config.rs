@@ -453,6 +453,7 @@ mod tests {
             ("# rapid_sync_ca_file", "rapid_sync_ca_file", "needs rapid_sync_url"),
             ("advertise = \"", "#advertise = \"", "[api] needs advertise"),
             ("#deadline_seconds = 300", "deadline_seconds = 0", "0 seconds"),
+            ("#deposit_confirmations = 6", "deposit_confirmations = 0", "from 1 to 144"),
             ("#keep_days = 30", "keep_days = 0", "from 1 to 36500"),
             ("unlisted = \"admin\"", "unlisted = \"none\"", "lets nobody in"),
             ("unlisted = \"admin\"", "unlisted = \"root\"", "root"),

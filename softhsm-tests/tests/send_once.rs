@@ -58,6 +58,33 @@ async fn p2_coins_are_sent_once_under_a_key_also_over_a_takeover() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p2_under_a_key_the_answer_is_the_transaction_that_stands_now_whatever_its_fee_was_raised_to() {
+    let scene = funded().await;
+    let to = address(&scene).await;
+    let send = || finish(begin(&scene, &to, "200000sat")).unwrap();
+    let bump = |txid: Txid, rate: &str| {
+        let line = ["wallet", "bump", &txid.to_string(), "--fee-rate", rate];
+        finish(Ok(cli(&scene, &line).spawn().unwrap())).unwrap()
+    };
+    let first = send();
+    let raised = bump(txid(&first), "10");
+    let stands = |answer: &Value, now: &Value| {
+        assert_eq!((&answer["txid"], &answer["fee_sat"]), (&now["txid"], &now["fee_sat"]), "{answer}");
+        assert_eq!(answer["first_txid"], first["txid"]);
+        assert_eq!(answer["amount_sat"], 200_000);
+    };
+    stands(&send(), &raised);
+    scene.take_over().await.unwrap();
+    let again = bump(txid(&raised), "20");
+    stands(&send(), &again);
+    assert_eq!(waiting(&scene).await, [txid(&again)]);
+    scene.take_over().await.unwrap();
+    scene.mine(1).await.unwrap();
+    stands(&send(), &again);
+    assert_eq!(waiting(&scene).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p2_a_send_leaves_after_its_commit_and_one_that_dies_before_it_never_does() {
     let scene = funded().await;
     let to = address(&scene).await;
