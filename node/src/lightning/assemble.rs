@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use bitcoin::{Network, secp256k1::PublicKey};
+use bitcoin::Network;
 use holdfast_proto::error::Error;
 use holdfast_signer_client::RemoteKeys;
 use lightning::{
@@ -11,12 +11,10 @@ use lightning::{
     ln::{
         channelmanager::{ChainParameters, ChannelManagerReadArgs},
         msgs::SocketAddress,
-        peer_handler::{IgnoringMessageHandler, MessageHandler},
     },
     routing::scoring::ProbabilisticScoringFeeParameters,
-    sign::{EntropySource, NodeSigner},
+    sign::NodeSigner,
 };
-use lightning_block_sync::gossip::TokioSpawner;
 use tokio::sync::Notify;
 
 use super::{
@@ -34,11 +32,10 @@ use super::{
     logger::TracingLogger,
     metrics::PaymentMetrics,
     node::LightningNode,
-    offers::{OfferGate, Offers},
-    onion_pace,
+    offers::Offers,
     payments::unix_now,
     peer_storage::{Judge, PeerStorage},
-    peers::Dialer,
+    peering::Peering,
     phases::Phases,
     probes::Probes,
     received::Received,
@@ -257,59 +254,23 @@ impl LightningNode {
         let storage = Arc::new(storage);
         let gate = MessageGate::with_hooks(manager.clone(), queue.clone(), Box::new(resume));
         let gate = Arc::new(gate.with_storage(storage.clone()));
-        let gossip_sync = Arc::new(P2PGossipSync::new(graph.clone(), None::<Arc<UtxoLookup>>, logger.clone()));
-        let gossip = {
-            let manager = manager.clone();
-            let is_ours: IsOurs = Box::new(move |peer, scid| {
-                let channels = manager.list_channels_with_counterparty(peer);
-                channels.iter().any(|channel| channel.short_channel_id == Some(scid))
-            });
-            Arc::new(Gossip::new(gossip_sync.clone(), is_ours))
+        let peering = Peering {
+            manager: &manager,
+            keys: &keys,
+            graph: &graph,
+            offers: &offers,
+            storage: &storage,
+            bitcoind: &bitcoind,
+            logger: &logger,
         };
-        let onion_messenger = Arc::new(OnionMessenger::new(
-            keys.clone(),
-            keys.clone(),
-            logger.clone(),
-            manager.clone(),
-            message_router,
-            Arc::new(OfferGate::new(manager.clone(), offers.clone())),
-            manager.clone(),
-            IgnoringMessageHandler {},
-            IgnoringMessageHandler {},
-        ));
-        let handlers = MessageHandler {
-            chan_handler: gate,
-            route_handler: gossip,
-            onion_message_handler: onion_pace::paced(onion_messenger.clone(), manager.clone()),
-            custom_message_handler: IgnoringMessageHandler {},
-            // LDK's chain monitor would leave states of channels with peers, if it were compiled to.
-            send_only_message_handler: storage.clone(),
-        };
-        let peer_manager = Arc::new(PeerManager::new(
-            handlers,
-            u32::try_from(unix_now()).map_err(|e| StartError::New(e.to_string()))?,
-            &keys.get_secure_random_bytes(),
-            logger.clone(),
-            keys.clone(),
-        ));
+        let onion_messenger = peering.onion_messenger(message_router);
+        let peer_manager = peering.peer_manager(gate, &onion_messenger)?;
         if !broadcast.is_empty() {
             // A monitor that has closed its channel by itself says so now, and the manager then has the channel no longer.
             tokio::task::block_in_place(|| peer_manager.process_events());
             warn_of_broadcasts(&broadcast, manager.list_channels().iter().map(|channel| channel.channel_id));
         }
-        let verifier = UtxoLookup::new(bitcoind.clone(), TokioSpawner, gossip_sync.clone(), peer_manager.clone());
-        gossip_sync.add_utxo_lookup(Some(Arc::new(verifier)));
-
-        let dialer = Arc::new(Dialer::new(peer_manager.clone(), graph.clone(), outbound.clone()));
-        for peer in &peers {
-            match PublicKey::from_slice(&peer.node_id) {
-                Ok(node_id) => dialer.add(node_id, &peer.address),
-                Err(error) => tracing::warn!(%error, "the list of peers names one that is none"),
-            }
-        }
-        for channel in manager.list_channels() {
-            dialer.has_channel(channel.counterparty.node_id);
-        }
+        let dialer = peering.dialer(&peer_manager, &outbound, &peers);
 
         let outbox = {
             let wallet = wallet.clone();

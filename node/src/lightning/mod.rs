@@ -44,6 +44,7 @@ pub mod own_gossip;
 mod pace;
 pub mod payments;
 pub mod peer_storage;
+mod peering;
 pub mod peers;
 pub mod persist;
 mod phases;
