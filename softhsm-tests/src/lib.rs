@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use bitcoin::Amount;
 use holdfast_local::{
-    Builder, Counterparty, Deployment, Outcome,
+    Builder, Counterparty, Deployment, Outcome, Probe,
     books::{Balances, Summary},
     load::{Load, Sent, all_directions},
 };
+use holdfast_proto::node::v1;
 use tokio::{sync::mpsc, time::timeout};
 
 /// A deployment with alice and bob, and the machine for itself: scenes on one machine take turns, because each
@@ -87,6 +88,17 @@ impl Scene {
             Outcome::Succeeded { .. } => Ok(()),
             Outcome::Failed { reason } => self.explain(Err(anyhow!("{}'s payment failed: {reason}", from.name()))),
         }
+    }
+
+    /// A payment once the parts that succeeded come to all of it: the last HTLC is gone a moment after the preimage is there.
+    pub async fn whole_payment(&self, id: &str) -> Result<v1::Payment> {
+        let look = async || {
+            let request = v1::GetPaymentRequest { payment_hash: id.into() };
+            let payment = self.operator().replica(0).get_payment(request).await?.into_inner();
+            let arrived: u64 = payment.parts.iter().filter(|part| part.succeeded).map(|part| part.amount_msat).sum();
+            Ok(Probe::when(payment.amount_msat == Some(arrived), payment.clone(), || format!("{payment:?}")))
+        };
+        self.wait_for("all parts of a payment", PROMPT, look).await
     }
 
     /// Payments begin to flow in all directions.

@@ -24,13 +24,7 @@ async fn chain() -> Scene {
     for _ in 0..2 {
         scene.open_channel_to(alice, CAPACITY_SAT).await.unwrap();
     }
-    alice.open_channel(bob.node_id(), &bob.address(), CAPACITY_SAT, true).await.unwrap();
-    let funded = async || {
-        let mempool = scene.bitcoind().mempool().await?;
-        Ok(Probe::when(!mempool.is_empty(), (), || "an empty mempool".into()))
-    };
-    wait_for("alice's funding transaction", PROMPT, funded).await.unwrap();
-    scene.mine(6).await.unwrap();
+    scene.open_channel_between(alice, bob, CAPACITY_SAT).await.unwrap();
     // Our node knows of that channel by gossip alone.
     let (_, client) = scene.leader().await.unwrap();
     let reaches = async || {
@@ -82,7 +76,7 @@ async fn p5_payments_keep_to_their_budget_go_in_parts_and_are_not_made_twice() {
     let request = v1::PayInvoiceRequest { max_fee_msat: Some(found.fee_msat), ..request };
     let paid = client.pay_invoice(request).await.unwrap().into_inner();
     assert_eq!((paid.status(), paid.fee_msat), (PaymentStatus::Succeeded, Some(found.fee_msat)), "{paid:?}");
-    let row = whole(&scene, &paid.payment_hash).await.unwrap();
+    let row = scene.whole_payment(&paid.payment_hash).await.unwrap();
     let [part] = &row.parts[..] else { panic!("{row:?}") };
     assert!(part.succeeded && part.fee_msat == found.fee_msat, "{part:?}");
     assert_eq!(part.hops.last().unwrap().node_id, bob.node_id().to_string());
@@ -90,7 +84,7 @@ async fn p5_payments_keep_to_their_budget_go_in_parts_and_are_not_made_twice() {
     // More than one channel lets through, both ways.
     let invoice = alice.invoice(300_000_000, "much").await.unwrap();
     let much = scene.pay(&invoice).await.unwrap();
-    let row = whole(&scene, &much.payment_hash).await.unwrap();
+    let row = scene.whole_payment(&much.payment_hash).await.unwrap();
     assert!(row.parts.iter().filter(|part| part.succeeded).count() > 1, "{row:?}");
     let us = scene.node_id().await.unwrap();
     let settled = async || {
@@ -105,7 +99,7 @@ async fn p5_payments_keep_to_their_budget_go_in_parts_and_are_not_made_twice() {
     let back_msat = scene.wait_for("alice to have money in both channels", PROMPT, settled).await.unwrap();
     let ours = scene.invoice(back_msat, "much back").await.unwrap();
     scene.settle(alice, &ours.invoice).await.unwrap();
-    let row = whole(&scene, &ours.payment_hash).await.unwrap();
+    let row = scene.whole_payment(&ours.payment_hash).await.unwrap();
     assert!(row.amount_msat == Some(back_msat) && row.parts.len() > 1, "{row:?}");
 
     // What we charge is changed while we run; alice hears of it, and later leaders keep it.
@@ -260,15 +254,4 @@ async fn ended(scene: &Scene, id: &str) -> Result<v1::Payment> {
         Ok(Probe::when(over, payment.clone(), || format!("{payment:?}")))
     };
     scene.wait_for("the end of a payment", Duration::from_secs(90), look).await
-}
-
-/// A payment once the parts that succeeded come to all of it: the last HTLC is gone a moment after the preimage is there.
-async fn whole(scene: &Scene, id: &str) -> Result<v1::Payment> {
-    let look = async || {
-        let request = v1::GetPaymentRequest { payment_hash: id.into() };
-        let payment = scene.operator().replica(0).get_payment(request).await?.into_inner();
-        let arrived: u64 = payment.parts.iter().filter(|part| part.succeeded).map(|part| part.amount_msat).sum();
-        Ok(Probe::when(payment.amount_msat == Some(arrived), payment.clone(), || format!("{payment:?}")))
-    };
-    scene.wait_for("all parts of a payment", PROMPT, look).await
 }

@@ -38,7 +38,7 @@ async fn p2_offers_and_refunds_are_paid_both_ways() {
     let received = paid(&scene, |payment| payment.kind == "offer" && payment.direction == 1).await.unwrap();
     assert_eq!((received.amount_msat, received.offer.as_str()), (Some(1_000_000), ours.offer.as_str()));
     assert_eq!(received.payer_note, "two cups");
-    whole(&scene, &received.payment_hash).await.unwrap();
+    scene.whole_payment(&received.payment_hash).await.unwrap();
 
     // Disabled, it is answered with an error.
     client.disable_offer(v1::DisableOfferRequest { offer_id: ours.offer_id.clone() }).await.unwrap();
@@ -69,7 +69,7 @@ async fn p2_offers_and_refunds_are_paid_both_ways() {
     assert_eq!((one.status(), &one.payment_id), (PaymentStatus::Succeeded, &two.payment_id), "{one:?}");
     assert_eq!((one.kind.as_str(), &one.offer, one.label.as_str()), ("offer", &theirs, "a cake"));
     assert!(one.payment_id != one.payment_hash && !one.invoice.is_empty() && !one.preimage.is_empty(), "{one:?}");
-    let one = whole(&scene, &one.payment_id).await.unwrap();
+    let one = scene.whole_payment(&one.payment_id).await.unwrap();
     assert!(one.parts.iter().all(|part| part.hops.len() == 1), "{one:?}");
     let after = scene.balances().await.unwrap();
     assert_eq!(after.totals["alice"], before.totals["alice"] + 2_000_000);
@@ -107,15 +107,4 @@ async fn paid(scene: &Scene, is_it: impl Fn(&v1::Payment) -> bool) -> Result<v1:
         Ok(found.map_or_else(|| Probe::Waiting(format!("{payments:?}")), |payment| Probe::Ready(payment.clone())))
     };
     scene.wait_for("a payment", Duration::from_secs(60), found).await
-}
-
-/// A payment once the parts that succeeded come to all of it: the last HTLC is gone a moment after the preimage is there.
-async fn whole(scene: &Scene, id: &str) -> Result<v1::Payment> {
-    let look = async || {
-        let request = v1::GetPaymentRequest { payment_hash: id.into() };
-        let payment = scene.operator().replica(0).get_payment(request).await?.into_inner();
-        let arrived: u64 = payment.parts.iter().filter(|part| part.succeeded).map(|part| part.amount_msat).sum();
-        Ok(Probe::when(payment.amount_msat == Some(arrived), payment.clone(), || format!("{payment:?}")))
-    };
-    scene.wait_for("all parts of a payment", PROMPT, look).await
 }

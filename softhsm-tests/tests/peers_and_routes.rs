@@ -8,7 +8,6 @@ use bitcoin::Amount;
 use holdfast_local::{
     Client, Counterparty, Probe,
     process::{Launch, Process},
-    wait::wait_for,
 };
 use holdfast_proto::node::v1;
 use holdfast_softhsm_tests::{PROMPT, Scene};
@@ -26,13 +25,7 @@ async fn chain() -> Scene {
     let (alice, bob) = (scene.alice(), scene.bob());
     scene.fund_all(2, Amount::from_sat(5_000_000)).await.unwrap();
     scene.open_channel_to(alice, CAPACITY_SAT).await.unwrap();
-    alice.open_channel(bob.node_id(), &bob.address(), CAPACITY_SAT, true).await.unwrap();
-    let funded = async || {
-        let mempool = scene.bitcoind().mempool().await?;
-        Ok(Probe::when(!mempool.is_empty(), (), || "an empty mempool".into()))
-    };
-    wait_for("alice's funding transaction", PROMPT, funded).await.unwrap();
-    scene.mine(6).await.unwrap();
+    scene.open_channel_between(alice, bob, CAPACITY_SAT).await.unwrap();
     scene
 }
 

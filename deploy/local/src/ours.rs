@@ -109,16 +109,31 @@ impl Deployment {
         self.confirm_channel(before + 1).await
     }
 
-    /// Waits for a funding transaction, buries it, and waits until both ends can use all channels.
+    /// A counterparty opens a channel with another, which our node hears of by gossip alone.
+    pub async fn open_channel_between(
+        &self,
+        one: &Counterparty,
+        other: &Counterparty,
+        capacity_sat: u64,
+    ) -> Result<()> {
+        one.open_channel(other.node_id(), &other.address(), capacity_sat, true).await?;
+        self.bury_funding().await
+    }
+
+    /// Buries a funding transaction, and waits until both ends can use all channels.
     async fn confirm_channel(&self, channels: usize) -> Result<()> {
+        self.bury_funding().await?;
+        self.channels_usable(channels).await
+    }
+
+    /// Waits for a funding transaction and buries it under six blocks, so that the channel is announced as well.
+    async fn bury_funding(&self) -> Result<()> {
         self.wait_for("a funding transaction in the mempool", NETWORK, async || {
             let mempool = self.bitcoind().mempool().await?;
             Ok(Probe::when(!mempool.is_empty(), (), || "an empty mempool".into()))
         })
         .await?;
-        // Six blocks, so that the channel is announced as well.
-        self.mine(6).await?;
-        self.channels_usable(channels).await
+        self.mine(6).await
     }
 
     /// Waits until our node has `count` channels and both ends of each can use it.
