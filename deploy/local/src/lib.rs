@@ -19,6 +19,7 @@ pub mod books;
 pub mod counterparty;
 pub mod deployment;
 mod files;
+pub mod haproxy;
 pub mod load;
 pub mod operator;
 mod ours;
@@ -28,7 +29,10 @@ pub mod process;
 pub mod programs;
 pub mod replica;
 pub mod signer;
+pub mod snapshot;
+pub mod sockets;
 pub mod softhsm;
+pub mod tor;
 pub mod wait;
 pub mod web;
 

@@ -176,6 +176,9 @@ impl Dialer {
                 tokio::select! {
                     () = &mut closed => return Err(away("it closed the connection".into())),
                     _ = look.tick() => if self.is_connected(&node_id) {
+                        if let Some(peer) = self.lock().get_mut(&node_id) {
+                            peer.last = Some(address.to_owned());
+                        }
                         return Ok(());
                     },
                 }
@@ -214,7 +217,7 @@ impl Dialer {
                 tokio::spawn(async move {
                     let mut last = Err(Error::unavailable(format!("peer {node_id}: no address is known")));
                     for address in addresses {
-                        last = this.connect(node_id, &address).await.map(|()| address);
+                        last = this.connect(node_id, &address).await;
                         if last.is_ok() {
                             break;
                         }
@@ -244,13 +247,12 @@ impl Dialer {
         due.into_iter().map(|node_id| (node_id, self.addresses(&node_id))).collect()
     }
 
-    fn dialed(&self, node_id: &PublicKey, result: Result<String, Error>) {
+    fn dialed(&self, node_id: &PublicKey, result: Result<(), Error>) {
         if let Some(peer) = self.lock().get_mut(node_id) {
             peer.dialing = false;
             match result {
-                Ok(address) => {
+                Ok(()) => {
                     tracing::info!(peer = %node_id, "connected");
-                    peer.last = Some(address);
                     peer.failures = 0;
                     peer.next = Instant::now();
                 }
