@@ -408,7 +408,13 @@ impl Listen for Wallet {
     fn block_connected(&self, block: &Block, height: u32) {
         let mut inner = self.lock();
         if let Err(error) = inner.wallet.apply_block(block, height) {
-            tracing::error!(%error, height, "the wallet cannot connect a block");
+            // The chain gave way below the block that the wallet began with: it goes on from what it has that is older, if
+            // only the first of all.
+            let older = inner.wallet.latest_checkpoint().range(..height.saturating_sub(1)).next();
+            let connected = older.map(|older| inner.wallet.apply_block_connected_to(block, height, older.block_id()));
+            if !matches!(connected, Some(Ok(()))) {
+                tracing::error!(%error, height, ?connected, "the wallet cannot connect a block");
+            }
         }
         let unspent: HashSet<OutPoint> = inner.wallet.list_unspent().map(|coin| coin.outpoint).collect();
         let spent: Vec<_> = inner.wallet.list_locked_outpoints().filter(|coin| !unspent.contains(coin)).collect();
