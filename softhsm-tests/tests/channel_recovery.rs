@@ -58,8 +58,12 @@ async fn p6_what_is_ours_in_channels_of_both_types_comes_home_after_all_of_postg
     scene.mine(5).await.unwrap();
     reach_any(&scene, &["sweeping", "recovered"]).await;
     scene.take_over().await.unwrap();
-    scene.mine(1).await.unwrap();
-    reach(&scene, &["recovered", "recovered"]).await;
+    let recovered = async || {
+        scene.mine(1).await?;
+        let states = states_now(&scene);
+        Ok(Probe::when(states == ["recovered", "recovered"], (), || format!("{states:?}")))
+    };
+    scene.wait_for("both outputs to be swept", PROMPT * 2, recovered).await.unwrap();
     scene.until_home(1, |balance| balance.onchain_confirmed_sat > 0).await.unwrap();
 
     // To the satoshi. We opened the channel with alice, so its commitment's fee was ours.

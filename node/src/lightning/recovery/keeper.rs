@@ -173,6 +173,8 @@ impl Recoveries {
             recovery.take_back();
             self.parts.asked.recovers(channel, named.peer);
             self.change(channel, recovery, true);
+            // It is handed to the network again by the next look.
+            self.look();
             return Ok(());
         }
         if close.given {
