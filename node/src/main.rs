@@ -164,9 +164,7 @@ async fn serve(config: NodeConfig, credentials: Credentials) -> Result<(), Failu
     if let Some((listener, names)) = health {
         let serving = api::serve_health(backend, metrics, listener, names, until_stopped());
         let serving = replica.aside().spawn(serving);
-        servers.spawn(async {
-            serving.await.map_err(|e| format!("health: {e}"))?.map_err(|e| format!("health: {e}"))
-        });
+        servers.spawn(async { serving.await.map_err(|e| format!("health: {e}"))?.map_err(|e| format!("health: {e}")) });
     }
     notify(&[NotifyState::Ready]);
 
