@@ -223,7 +223,8 @@ impl Events {
 
             Event::PaymentPathSuccessful { payment_id, path, hold_times, .. } => {
                 self.score(|scorer, now| scorer.payment_path_successful(&path, now));
-                let part = records::outbound_part(self.new_name(), payment_id.0, &path, &hold_times, None, None);
+                let name = records::succeeded_part_id(payment_id.0, &path);
+                let part = records::outbound_part(name, payment_id.0, &path, &hold_times, None, None);
                 self.queue.effect(Effect::PaymentPart(part));
             }
             Event::PaymentPathFailed {

@@ -63,6 +63,22 @@ pub fn forward_id(incoming: ChannelId, htlc_id: u64) -> [u8; 32] {
     sha256::Hash::from_engine(engine).to_byte_array()
 }
 
+/// The name of an outbound HTLC that succeeded: LDK tells of it again at a load, if its channel has closed. Two of one payment
+/// that go the same way with the same amount are not told apart; the router makes one of such.
+pub fn succeeded_part_id(payment_id: [u8; 32], path: &Path) -> [u8; 32] {
+    let mut engine = sha256::Hash::engine();
+    engine.input(b"a part of a payment that succeeded");
+    engine.input(&payment_id);
+    for hop in &path.hops {
+        engine.input(&hop.pubkey.serialize());
+        engine.input(&hop.short_channel_id.to_be_bytes());
+        engine.input(&hop.fee_msat.to_be_bytes());
+        engine.input(&hop.cltv_expiry_delta.to_be_bytes());
+    }
+    engine.input(&path.final_value_msat().to_be_bytes());
+    sha256::Hash::from_engine(engine).to_byte_array()
+}
+
 /// Why a part failed.
 pub fn path_failure(failure: &PathFailure, by_payee: bool) -> String {
     match failure {

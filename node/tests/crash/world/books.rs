@@ -52,8 +52,7 @@ impl<K: Keys> World<K> {
             }
             Event::PaymentPathSuccessful { payment_id, path, hold_times, .. } => {
                 self.figures.paths_told += 1;
-                let mut name = [0; 32];
-                name[..8].copy_from_slice(&self.figures.paths_told.to_be_bytes());
+                let name = records::succeeded_part_id(payment_id.0, path);
                 let part = records::outbound_part(name, payment_id.0, path, hold_times, None, None);
                 queue.effect(Effect::PaymentPart(part));
             }
