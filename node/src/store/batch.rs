@@ -119,8 +119,8 @@ impl PaymentChange {
 /// One HTLC of a payment, at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentPart {
-    /// Inbound made of the payment and the HTLC, which LDK tells of again. Outbound LDK names no HTLC; that event is
-    /// committed once, so any name that is new will do.
+    /// Of what succeeded made of the payment and the HTLC or its way, since LDK tells of it again. Of what failed any name
+    /// that is new.
     pub part_id: [u8; 32],
     pub payment_id: [u8; 32],
     pub direction: Direction,
