@@ -12,8 +12,8 @@ use lightning::ln::msgs::SocketAddress;
 
 use super::{
     BufferedBroadcaster, BufferedKv, CommitQueue, channel_backup::ChannelBackups, forwards::Forwards,
-    funding::Fundings, holds::Holds, keyed::Turns, offers::Offers, peers::Dialer, probes::Probes, settled::Settled,
-    signing_wallet::SigningWallet, types::*,
+    funding::Fundings, holds::Holds, keyed::Turns, offers::Offers, peers::Dialer, probes::Probes, recovery::Recoveries,
+    settled::Settled, signing_wallet::SigningWallet, types::*,
 };
 use crate::{
     chain::{Bitcoind, FeeEstimates, Wallet},
@@ -35,6 +35,7 @@ pub struct LightningNode {
     pub(super) router: Arc<Router>,
     pub(super) graph: Arc<Graph>,
     pub(super) backups: Arc<ChannelBackups>,
+    pub(super) recoveries: Arc<Recoveries>,
     pub(super) holds: Arc<Holds>,
     pub(super) offers: Arc<Offers>,
     pub(super) probes: Arc<Probes>,
