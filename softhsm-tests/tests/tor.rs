@@ -206,10 +206,16 @@ async fn buried(scene: &Scene, channels: usize) -> Result<()> {
     };
     scene.wait_for("a funding transaction", THROUGH_TOR, funded).await?;
     scene.mine(6).await?;
+    usable(scene, channels).await
+}
+
+/// Waits until we, and bob, can use our channels.
+async fn usable(scene: &Scene, channels: usize) -> Result<()> {
     let usable = async || {
         let ours = scene.channels().await?;
         let usable = ours.iter().filter(|channel| channel.is_usable).count();
-        Ok(Probe::when(usable == channels, (), || format!("{ours:?}")))
+        let bobs = scene.bob().channels().iter().all(|channel| channel.is_usable);
+        Ok(Probe::when(usable == channels && bobs, (), || format!("bob's: {bobs}, {ours:?}")))
     };
     scene.wait_for("our channels to be usable", THROUGH_TOR, usable).await
 }
@@ -350,6 +356,7 @@ async fn the_onion_service_leads_to_the_next_leader(scene: &Scene, stage: &Stage
     leader.kill().unwrap();
     comes_to_us(scene, stage, bob).await.unwrap();
     println!("the onion service leads to the next leader after {:?}", killed.elapsed());
+    usable(scene, 2).await.unwrap();
     scene.receive(bob, SMALL_MSAT).await.unwrap();
     connected(scene, alice).await.unwrap();
     println!("alice is connected to it after {:?}", killed.elapsed());
@@ -377,5 +384,6 @@ async fn tor_goes_away_and_comes_back(scene: &Scene, stage: &Stage) {
     connected(scene, alice).await.unwrap();
     connected(scene, carol).await.unwrap();
     println!("all peers are back {:?} after Tor's start", back.elapsed());
+    usable(scene, 2).await.unwrap();
     scene.pay(&alice.invoice(SMALL_MSAT, "after Tor was away").await.unwrap()).await.unwrap();
 }
