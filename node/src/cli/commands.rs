@@ -9,8 +9,7 @@ use super::{
     channels,
     cluster::{Answer, Call, Cluster, Seen, no_leader, pages},
     failure::{Exit, Failure},
-    forwards,
-    json as to_json, network, payments, text, wallet,
+    forwards, json as to_json, network, payments, text, wallet,
 };
 
 pub(super) async fn run(cluster: &Cluster, command: NodeCommand) -> Result<Output, Failure> {

@@ -62,9 +62,7 @@ pub(super) async fn run(cluster: &Cluster, command: NetworkCommand) -> Result<Ou
                 }
             }
         }
-        NetworkCommand::ChannelBackup(ChannelBackupCommand::Recovery(command)) => {
-            recovery::run(cluster, command).await
-        }
+        NetworkCommand::ChannelBackup(ChannelBackupCommand::Recovery(command)) => recovery::run(cluster, command).await,
     }
 }
 

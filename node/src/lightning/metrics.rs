@@ -56,7 +56,11 @@ impl PaymentMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("payments", "Own payments that came to their end", self.payments.clone());
         registry.register("payments_msat", "What successful payments moved, in msat", self.moved_msat.clone());
-        registry.register("forwards", "HTLCs forwarded and settled while the incoming channel was open", self.forwards.clone());
+        registry.register(
+            "forwards",
+            "HTLCs forwarded and settled while the incoming channel was open",
+            self.forwards.clone(),
+        );
         registry.register("forwards_fee_msat", "Fees earned by forwarding, in msat", self.forward_fees_msat.clone());
         registry.register("channels_closed", "Channels that ended", self.channels_closed.clone());
     }

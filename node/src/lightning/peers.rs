@@ -16,6 +16,8 @@ use crate::net::Outbound;
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A connection that ends sooner was as good as none: who hangs up at once is dialed less and less often.
+const STEADY: Duration = Duration::from_secs(10);
 /// How soon a broken connection is noticed when nobody says so.
 const LOOK: Duration = Duration::from_millis(250);
 /// Of the addresses that a node announces, so many count: an announcement has room for thousands, and each is tried for
@@ -63,8 +65,10 @@ struct Wanted {
     last: Option<String>,
     /// In the list of peers that an operator made, and so kept even without a channel.
     persistent: bool,
+    /// Dials since it was last connected for a while.
     failures: u32,
     next: Instant,
+    connected: Option<Instant>,
     dialing: bool,
 }
 
@@ -236,7 +240,12 @@ impl Dialer {
         let candidates: Vec<PublicKey> =
             self.lock().iter().filter(|(_, peer)| is_due(peer)).map(|(node_id, _)| *node_id).collect();
         // Not under the lock: events take it while they hold the node's state, for which the peer manager may wait.
-        let away: Vec<PublicKey> = candidates.into_iter().filter(|node_id| !self.is_connected(node_id)).collect();
+        let (there, away): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|node_id| self.is_connected(node_id));
+        for node_id in there {
+            if let Some(peer) = self.lock().get_mut(&node_id) {
+                peer.is_there(now);
+            }
+        }
         let mut due = Vec::new();
         for node_id in away {
             if let Some(peer) = self.lock().get_mut(&node_id).filter(|peer| is_due(peer)) {
@@ -253,17 +262,15 @@ impl Dialer {
             match result {
                 Ok(()) => {
                     tracing::info!(peer = %node_id, "connected");
-                    peer.failures = 0;
-                    peer.next = Instant::now();
+                    peer.connected = Some(Instant::now());
                 }
                 Err(error) => {
                     if peer.failures == 0 {
                         tracing::info!(%error, "cannot connect to a peer; trying again from time to time");
                     }
-                    peer.next = Instant::now() + pause_after(peer.failures, chance());
-                    peer.failures += 1;
                 }
             }
+            peer.wait(Instant::now(), chance());
         }
     }
 
@@ -275,7 +282,28 @@ impl Dialer {
 
 impl Wanted {
     fn new() -> Self {
-        Self { addresses: Vec::new(), last: None, persistent: false, failures: 0, next: Instant::now(), dialing: false }
+        Self {
+            addresses: Vec::new(),
+            last: None,
+            persistent: false,
+            failures: 0,
+            next: Instant::now(),
+            connected: None,
+            dialing: false,
+        }
+    }
+
+    /// After a dial, whatever came of it: how long the connection lasts is not known yet.
+    fn wait(&mut self, now: Instant, chance: f64) {
+        self.next = now + pause_after(self.failures, chance);
+        self.failures += 1;
+    }
+
+    /// Connected at `now`. When a connection that has held for a while is lost, the peer is dialed at once.
+    fn is_there(&mut self, now: Instant) {
+        if self.connected.is_none_or(|since| now.duration_since(since) >= STEADY) {
+            self.failures = 0;
+        }
     }
 }
 
@@ -353,6 +381,20 @@ mod tests {
         let found = announced(&graph, &node(1));
         assert_eq!((found.len(), found[0].as_str()), (MOST_ANNOUNCED, "10.0.0.0:9735"));
         assert!(announced(&graph, &node(2)).is_empty());
+    }
+
+    #[test]
+    fn who_hangs_up_at_once_is_dialed_ever_less_and_who_stayed_at_once() {
+        let (mut peer, start) = (Wanted::new(), Instant::now());
+        for dials in 0..20 {
+            peer.connected = Some(start);
+            peer.wait(start, 0.0);
+            peer.is_there(start + STEADY / 2);
+            assert_eq!(peer.next - start, pause_after(dials, 0.0));
+        }
+        peer.is_there(start + STEADY);
+        assert_eq!(peer.failures, 0);
+        assert!(peer.next <= start + LONGEST_RETRY);
     }
 
     #[test]

@@ -11,8 +11,7 @@ use bitcoin::{Transaction, secp256k1::PublicKey};
 use holdfast_node::{
     lightning::{
         BufferedBroadcaster, BufferedPersister, ClosingWatch, CommitQueue, Committer, GateHooks, LdkMachine,
-        MessageGate, Taken, load,
-        received::Received,
+        MessageGate, Taken, load, received::Received,
     },
     store::Batch,
 };

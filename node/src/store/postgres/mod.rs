@@ -23,9 +23,7 @@ pub use config::{PgConfig, PgConfigError, PgTls};
 pub use events::{EventRow, EventSpan};
 pub use forwards::{ForwardFilter, ForwardRow, ForwardTotals};
 pub use payments::{KeyRow, OfferRow, PartRow, PaymentRow};
-pub use read::{
-    ChannelRow, ChannelState, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow,
-};
+pub use read::{ChannelRow, ChannelState, LeaderRow, LeadershipView, PeerRow, PgReader, ReadError, TakeoverRow};
 pub(crate) use rows::storable;
 
 /// Why the leader's store cannot be opened or loaded. A server that is away is none of these: it is waited for.
