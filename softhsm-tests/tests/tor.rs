@@ -159,6 +159,13 @@ async fn alices_channel_is_announced(scene: &Scene) -> Result<()> {
     let [alice, dave] = ["alice", "dave"].map(|name| scene.counterparty(name));
     alice.open_channel(dave.node_id(), &dave.address(), CAPACITY_SAT, true).await?;
     buried(scene, 0).await?;
+    let ready = async || {
+        let ready = [alice, dave].iter().all(|node| node.channels().iter().all(|channel| channel.is_usable));
+        Ok(Probe::when(ready, (), || "not yet".into()))
+    };
+    scene.wait_for("alice's channel to be usable", THROUGH_TOR, ready).await?;
+    // Six blocks at once can come before both are ready; they look again at the next one.
+    scene.mine(1).await?;
     let announced = async || {
         let graph = alice.node().network_graph();
         let channels: Vec<_> = graph.list_channels().into_iter().filter_map(|id| graph.channel(id)).collect();

@@ -32,9 +32,11 @@ const RELAYS: usize = 3;
 /// Elections come every few seconds, and about two are needed.
 const CONSENSUS: Duration = Duration::from_secs(120);
 
-/// For every Tor of the network, beside the names of the authorities.
+/// For every Tor of the network, beside the names of the authorities. Who waits for a circuit that does not come is told so
+/// after a quarter of a minute, in the place of two: the next try takes another.
 const TESTING: &str = "\
 TestingTorNetwork 1
+SocksTimeout 15
 AssumeReachable 1
 PathsNeededToBuildCircuits 0.67
 V3AuthNIntervalsValid 2
