@@ -98,15 +98,18 @@ impl Session {
             let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
             pg.password(&text[..end]);
         }
+        let tls = match &config.tls {
+            PgTls::Disable => None,
+            PgTls::Require { ca_file } => Some(MakeRustlsConnect::new(client_config(ca_file)?)),
+        };
         // `connect_timeout` is for the TCP handshake only; a server that accepts and then says nothing must not hold us.
         let connecting = async {
-            match &config.tls {
-                PgTls::Disable => {
+            match tls {
+                None => {
                     let (client, connection) = pg.ssl_mode(SslMode::Disable).connect(NoTls).await?;
                     Ok(Self::start(client, connection))
                 }
-                PgTls::Require { ca_file } => {
-                    let tls = MakeRustlsConnect::new(client_config(ca_file)?);
+                Some(tls) => {
                     let (client, connection) = pg.ssl_mode(SslMode::Require).connect(tls).await?;
                     Ok(Self::start(client, connection))
                 }
