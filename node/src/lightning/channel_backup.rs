@@ -226,14 +226,12 @@ pub fn message(channel_id: String, stored: &[u8]) -> Result<v1::ChannelBackupEnt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry() -> Entry {
-        Entry {
+impl Entry {
+    pub(super) fn example() -> Self {
+        Self {
             counterparty: "02".repeat(33),
             addresses: vec!["peer.example:9735".into()],
-            funding_outpoint: format!("{}:1", "ab".repeat(32)),
+            funding_outpoint: format!("{}:0", "ab".repeat(32)),
             capacity_sat: 100_000,
             channel_type: "anchors".into(),
             channel_keys_id: "cd".repeat(32),
@@ -241,17 +239,22 @@ mod tests {
             returned_by: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn time_alone_changes_nothing() {
-        assert!(!changed(&entry(), &Entry { written_ms: 2, ..entry() }));
-        assert!(changed(&entry(), &Entry { funding_outpoint: "other".into(), ..entry() }));
-        assert!(changed(&entry(), &Entry { addresses: vec![], ..entry() }));
+        assert!(!changed(&Entry::example(), &Entry { written_ms: 2, ..Entry::example() }));
+        assert!(changed(&Entry::example(), &Entry { funding_outpoint: "other".into(), ..Entry::example() }));
+        assert!(changed(&Entry::example(), &Entry { addresses: vec![], ..Entry::example() }));
     }
 
     #[test]
     fn a_stored_entry_is_shown_whole_and_a_damaged_one_is_named() {
-        let stored = serde_json::to_vec(&entry()).unwrap();
+        let stored = serde_json::to_vec(&Entry::example()).unwrap();
         let shown = message("ee".repeat(32), &stored).unwrap();
         assert_eq!((shown.channel_id, shown.capacity_sat), ("ee".repeat(32), 100_000));
         assert_eq!(shown.channel_keys_id, "cd".repeat(32));

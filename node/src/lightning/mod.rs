@@ -11,6 +11,7 @@ mod asked_invoices;
 mod assemble;
 mod background;
 pub mod broadcast;
+mod bucket;
 pub mod channel_backup;
 mod channels;
 pub mod claimable;

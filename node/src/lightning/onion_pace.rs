@@ -15,12 +15,15 @@ use lightning::{
     types::features::{InitFeatures, NodeFeatures},
 };
 
-use super::types::{ChannelManager, OnionMessenger, PacedMessenger};
+use super::{
+    bucket::{Bucket, Rate},
+    types::{ChannelManager, OnionMessenger, PacedMessenger},
+};
 
-/// Of one peer: a payment by an offer takes a message or two.
-const OF_PEER: Pace = Pace { at_once: 20, a_second: 5 };
-/// Of all peers without a channel together. An HSM that takes a millisecond for an ECDH has nine tenths of its time left.
-const OF_STRANGERS: Pace = Pace { at_once: 100, a_second: 50 };
+/// Of one peer, five a second: a payment by an offer takes a message or two.
+const OF_PEER: Rate = Rate { at_once: 20, within: Duration::from_secs(4) };
+/// Of all peers without a channel together, fifty a second. An HSM that takes a millisecond for an ECDH has nine tenths of its time left.
+const OF_STRANGERS: Rate = Rate { at_once: 100, within: Duration::from_secs(2) };
 /// What is dropped is logged at most so often.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -40,12 +43,6 @@ pub(super) fn paced(messenger: Arc<OnionMessenger>, manager: Arc<ChannelManager>
     Arc::new(OnionPace::new(messenger, Box::new(has_channel)))
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    at_once: u32,
-    a_second: u32,
-}
-
 /// What has been used of each allowance. A peer's is forgotten when it disconnects; connecting costs more than a message.
 #[derive(Default)]
 struct Taken {
@@ -53,29 +50,6 @@ struct Taken {
     strangers: Option<Bucket>,
     dropped: u64,
     told: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(pace: Pace, now: Instant) -> Self {
-        Self { tokens: pace.at_once.into(), at: now }
-    }
-
-    fn take(&mut self, pace: Pace, now: Instant) -> bool {
-        let gained = f64::from(pace.a_second) * now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + gained).min(pace.at_once.into());
-        self.at = self.at.max(now);
-        let is_there = self.tokens >= 1.0;
-        if is_there {
-            self.tokens -= 1.0;
-        }
-        is_there
-    }
 }
 
 impl Taken {
@@ -254,8 +228,8 @@ mod tests {
         // A stranger who comes later finds room again, and one that was too fast as well.
         let later = start + Duration::from_secs(1);
         assert_eq!(opened(51, true, later), OF_PEER.at_once);
-        assert_eq!(opened(1, true, later), OF_PEER.a_second);
-        assert_eq!(opened(100, false, later), OF_PEER.a_second);
+        assert_eq!(opened(1, true, later), OF_PEER.at_once / 4);
+        assert_eq!(opened(100, false, later), OF_PEER.at_once / 4);
         assert_eq!(opened(100, false, start + Duration::from_secs(3600)), OF_PEER.at_once);
     }
 

@@ -1,4 +1,4 @@
-//! How often peers may open channels with us: token buckets, over plain data and a time that the caller names.
+//! How often peers may open channels with us.
 
 use std::{
     collections::HashMap,
@@ -7,11 +7,14 @@ use std::{
 
 use bitcoin::secp256k1::PublicKey;
 
-use super::acceptance::{Acceptance, Refusal};
+use super::{
+    acceptance::{Acceptance, Refusal},
+    bucket::{Bucket, Rate},
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Refusals that are told in the log in an hour; asking costs a stranger nothing.
-const TOLD: u32 = 100;
+const TOLD: Rate = Rate { at_once: 100, within: HOUR };
 
 /// Who has opened channels lately. In memory only: a new leader begins anew.
 #[derive(Debug, Default)]
@@ -25,17 +28,18 @@ impl Pace {
     /// Counts a channel of `peer` that is about to be accepted, unless it is one too many in the hour before `now`. What
     /// is refused is not counted.
     pub fn count(&mut self, policy: &Acceptance, peer: PublicKey, now: Instant) -> Result<(), Refusal> {
-        let Acceptance { max_opens_per_hour: in_all, max_opens_per_hour_per_peer: of_peer, .. } = *policy;
+        let in_all = hourly(policy.max_opens_per_hour);
+        let of_peer = hourly(policy.max_opens_per_hour_per_peer);
         self.peers.retain(|_, bucket| !bucket.is_full(of_peer, now));
         let all = self.all.get_or_insert_with(|| Bucket::full(in_all, now));
         let peers = &mut self.peers;
         let peer = peers.entry(peer).or_insert_with(|| Bucket::full(of_peer, now));
         match (all.has(in_all, now), peer.has(of_peer, now)) {
-            (_, false) => Err(Refusal::TooOftenByPeer { max: of_peer }),
-            (false, _) => Err(Refusal::TooOften { max: in_all }),
+            (_, false) => Err(Refusal::TooOftenByPeer { max: of_peer.at_once }),
+            (false, _) => Err(Refusal::TooOften { max: in_all.at_once }),
             (true, true) => {
-                all.take();
-                peer.take();
+                all.take(in_all, now);
+                peer.take(of_peer, now);
                 Ok(())
             }
         }
@@ -43,46 +47,13 @@ impl Pace {
 
     /// Counts a refusal. Whether it belongs in the log.
     pub fn tell(&mut self, now: Instant) -> bool {
-        let told = self.told.get_or_insert_with(|| Bucket::full(TOLD, now));
-        let tell = told.has(TOLD, now);
-        if tell {
-            told.take();
-        }
-        tell
+        self.told.get_or_insert_with(|| Bucket::full(TOLD, now)).take(TOLD, now)
     }
 }
 
-/// Holds as many tokens as may be taken in an hour, and gains as many in one.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(an_hour: u32, now: Instant) -> Self {
-        Self { tokens: an_hour.into(), at: now }
-    }
-
-    fn fill(&mut self, an_hour: u32, now: Instant) {
-        let gained = f64::from(an_hour) * now.saturating_duration_since(self.at).as_secs_f64() / HOUR.as_secs_f64();
-        self.tokens = (self.tokens + gained).min(an_hour.into());
-        self.at = self.at.max(now);
-    }
-
-    fn is_full(&mut self, an_hour: u32, now: Instant) -> bool {
-        self.fill(an_hour, now);
-        self.tokens >= an_hour.into()
-    }
-
-    fn has(&mut self, an_hour: u32, now: Instant) -> bool {
-        self.fill(an_hour, now);
-        self.tokens >= 1.0
-    }
-
-    fn take(&mut self) {
-        self.tokens -= 1.0;
-    }
+/// So many in an hour.
+fn hourly(at_once: u32) -> Rate {
+    Rate { at_once, within: HOUR }
 }
 
 #[cfg(test)]
@@ -121,8 +92,8 @@ mod tests {
     #[test]
     fn refusals_without_end_are_not_lines_without_end() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        assert_eq!((0..10_000).filter(|_| pace.tell(start)).count(), TOLD as usize);
-        assert_eq!((0..10_000).filter(|_| pace.tell(start + HOUR / 10)).count(), TOLD as usize / 10);
+        assert_eq!((0..10_000).filter(|_| pace.tell(start)).count(), TOLD.at_once as usize);
+        assert_eq!((0..10_000).filter(|_| pace.tell(start + HOUR / 10)).count(), TOLD.at_once as usize / 10);
     }
 
     #[test]

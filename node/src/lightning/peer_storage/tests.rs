@@ -14,16 +14,7 @@ fn storage(leaves: bool) -> PeerStorage {
 }
 
 fn entry(peer: u8) -> Entry {
-    Entry {
-        counterparty: node(peer).to_string(),
-        addresses: vec!["peer.example:9735".into()],
-        funding_outpoint: format!("{}:0", "ab".repeat(32)),
-        capacity_sat: 100_000,
-        channel_type: "anchors".into(),
-        channel_keys_id: "cd".repeat(32),
-        written_ms: 1,
-        returned_by: None,
-    }
+    Entry { counterparty: node(peer).to_string(), ..Entry::example() }
 }
 
 fn connect(storage: &PeerStorage, peer: u8, keeps: bool) {

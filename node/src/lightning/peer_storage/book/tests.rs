@@ -11,16 +11,7 @@ fn node(number: u8) -> PublicKey {
 }
 
 fn named(number: u8, peer: u8) -> Named {
-    let entry = Entry {
-        counterparty: node(peer).to_string(),
-        addresses: vec![],
-        funding_outpoint: format!("{}:0", "ab".repeat(32)),
-        capacity_sat: 100_000,
-        channel_type: "anchors".into(),
-        channel_keys_id: "cd".repeat(32),
-        written_ms: 1,
-        returned_by: None,
-    };
+    let entry = Entry { counterparty: node(peer).to_string(), addresses: vec![], ..Entry::example() };
     (ChannelId([number; 32]), entry)
 }
 
