@@ -65,9 +65,10 @@ struct Wanted {
     last: Option<String>,
     /// In the list of peers that an operator made, and so kept even without a channel.
     persistent: bool,
-    /// Dials since it was last connected for a while.
-    failures: u32,
+    /// Dials since it was last connected for a while, whatever came of them.
+    dials: u32,
     next: Instant,
+    /// When the last dial succeeded, if it did.
     connected: Option<Instant>,
     dialing: bool,
 }
@@ -159,7 +160,7 @@ impl Dialer {
 
     /// Whether nothing is known that speaks against a channel with this peer being usable soon.
     pub fn is_hopeful(&self, node_id: &PublicKey) -> bool {
-        self.is_connected(node_id) || self.lock().get(node_id).is_some_and(|peer| peer.failures == 0)
+        self.is_connected(node_id) || self.lock().get(node_id).is_some_and(Wanted::is_hopeful)
     }
 
     /// Connects and shakes hands, unless connected already.
@@ -265,7 +266,8 @@ impl Dialer {
                     peer.connected = Some(Instant::now());
                 }
                 Err(error) => {
-                    if peer.failures == 0 {
+                    peer.connected = None;
+                    if peer.dials == 0 {
                         tracing::info!(%error, "cannot connect to a peer; trying again from time to time");
                     }
                 }
@@ -286,23 +288,28 @@ impl Wanted {
             addresses: Vec::new(),
             last: None,
             persistent: false,
-            failures: 0,
+            dials: 0,
             next: Instant::now(),
             connected: None,
             dialing: false,
         }
     }
 
+    /// Not dialed yet, or with success.
+    fn is_hopeful(&self) -> bool {
+        self.dials == 0 || self.connected.is_some()
+    }
+
     /// After a dial, whatever came of it: how long the connection lasts is not known yet.
     fn wait(&mut self, now: Instant, chance: f64) {
-        self.next = now + pause_after(self.failures, chance);
-        self.failures += 1;
+        self.next = now + pause_after(self.dials, chance);
+        self.dials += 1;
     }
 
     /// Connected at `now`. When a connection that has held for a while is lost, the peer is dialed at once.
     fn is_there(&mut self, now: Instant) {
         if self.connected.is_none_or(|since| now.duration_since(since) >= STEADY) {
-            self.failures = 0;
+            self.dials = 0;
         }
     }
 }
@@ -317,8 +324,8 @@ fn announced(graph: &Graph, node_id: &PublicKey) -> Vec<String> {
 
 /// Doubles up to the longest, and is then shortened by up to a half, as `chance` (0 to 1) has it: peers that went away
 /// together are not dialed together for ever.
-fn pause_after(failures: u32, chance: f64) -> Duration {
-    let longest = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LONGEST_RETRY);
+fn pause_after(dials: u32, chance: f64) -> Duration {
+    let longest = FIRST_RETRY.saturating_mul(1 << dials.min(16)).min(LONGEST_RETRY);
     longest.mul_f64(1.0 - chance / 2.0)
 }
 
@@ -391,9 +398,13 @@ mod tests {
             peer.wait(start, 0.0);
             peer.is_there(start + STEADY / 2);
             assert_eq!(peer.next - start, pause_after(dials, 0.0));
+            assert!(peer.is_hopeful());
         }
+        peer.connected = None;
+        assert!(!peer.is_hopeful());
+        peer.connected = Some(start);
         peer.is_there(start + STEADY);
-        assert_eq!(peer.failures, 0);
+        assert_eq!(peer.dials, 0);
         assert!(peer.next <= start + LONGEST_RETRY);
     }
 
